@@ -2,7 +2,17 @@
 //!
 //! Deliberately not in it: transport. Generated types do not leave this crate, except the shop's own payloads.
 
+mod convert;
+mod error;
+pub mod quarantine;
+pub mod shop;
+
 use bytes::Bytes;
+
+pub use crate::error::DecodeError;
+
+/// The format that this program writes into field 1 of every record and stored value, and the only one it reads.
+pub const FORMAT: u32 = 1;
 
 /// A value that can be written down and read back. Every encoding carries a `format` number.
 pub trait Wire: Sized {
@@ -12,23 +22,8 @@ pub trait Wire: Sized {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// Why bytes cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// No valid envelope, or a required field is missing or impossible: such a record is quarantined.
-    #[error("malformed {what}: {why}")]
-    Malformed {
-        /// Which message.
-        what: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-    /// A format or type that this program does not know: the lane halts.
-    #[error("{what} has format or type {number}, which this program does not know")]
-    UnknownFormat {
-        /// Which message.
-        what: &'static str,
-        /// The number found (0: a type not known to this format).
-        number: u32,
-    },
+/// The generated types of the saga protocol.
+#[allow(missing_docs, clippy::all)]
+pub(crate) mod saga_v1 {
+    include!(concat!(env!("OUT_DIR"), "/saga.v1.rs"));
 }
