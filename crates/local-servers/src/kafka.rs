@@ -1,0 +1,264 @@
+//! One Apache Kafka broker (KRaft, broker and controller in one process), run from its jars.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::ports::{free_port, refuse_port_in_use};
+use crate::process::{Lifetime, ManagedProcess, ProcessSpec, log_tail};
+use crate::wait::{connect, wait_until};
+
+/// 4 s on a free machine; a busy one and a log that must be recovered after a kill take longer.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// Any id does: the broker is alone.
+const CLUSTER_ID: &str = "local-servers-kafka-00";
+/// Where `./dev setup` puts the jars, below the root of the repository.
+const LIBS_BELOW_ROOT: &str = ".cache/kafka-4.1.0/libs";
+const LOGGING: &str = include_str!("../kafka/log4j2.xml");
+
+/// How to run a broker.
+#[derive(Clone, Debug)]
+pub struct KafkaOptions {
+    /// Port for clients; a free one if `None`.
+    pub port: Option<u16>,
+    /// Port on which the broker talks to its own controller; a free one if `None`.
+    pub controller_port: Option<u16>,
+    /// Largest heap of the Java machine, MiB.
+    pub heap_mb: u32,
+    /// More broker settings; the last one of a name counts.
+    pub settings: Vec<(String, String)>,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self { port: None, controller_port: None, heap_mb: 512, settings: Vec::new(), lifetime: Lifetime::WithParent }
+    }
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Kafka {
+    process: ManagedProcess,
+    port: u16,
+    log_file: PathBuf,
+}
+
+impl Kafka {
+    /// Starts a broker over the data in `dir` (formatted on first use) and waits until it answers clients.
+    pub fn start(dir: &Path, options: KafkaOptions) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
+        let class_path = format!("{}/*", kafka_libs()?.display());
+        let port = port_or_free(options.port)?;
+        let controller_port = port_or_free(options.controller_port)?;
+        refuse_port_in_use(port)?;
+        let configuration = write_configuration(&dir, port, controller_port, &options.settings)?;
+        format_storage(&dir, &class_path, &configuration)?;
+        let process = ManagedProcess::spawn(java(&dir, &class_path, &configuration, port, &options))?;
+        let mut kafka = Self { process, port, log_file: dir.join("kafka.log") };
+        kafka.wait_until_ready()?;
+        Ok(kafka)
+    }
+
+    /// Bootstrap address, `host:port`.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port for clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The broker's log.
+    pub fn log_file(&self) -> &Path {
+        &self.log_file
+    }
+
+    /// The child process.
+    pub fn process(&mut self) -> &mut ManagedProcess {
+        &mut self.process
+    }
+
+    /// SIGKILL; what was acknowledged is in the page cache and so not lost.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again (after a kill if it still runs) on the same port over the same data, and waits until it answers.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.restart()?;
+        self.wait_until_ready()
+    }
+
+    /// SIGSTOP: connections stay open and nothing answers.
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.process.pause()
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.process.resume()
+    }
+
+    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let Self { process, port, .. } = self;
+        let mut ended = false;
+        let answered = wait_until(START_DEADLINE, || {
+            ended = process.exit_status().is_some();
+            ended || answers_api_versions(*port)
+        });
+        if answered && !ended {
+            return Ok(());
+        }
+        let error = process.failure("did not start");
+        Err(error.context(format!("the end of {}:\n{}", self.log_file.display(), log_tail(&self.log_file))))
+    }
+}
+
+/// The folder with Kafka's jars: `KAFKA_LIBS`, or where `./dev setup` puts them in the repository that holds this
+/// crate's sources, the working folder or the running program.
+pub fn kafka_libs() -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("KAFKA_LIBS") {
+        let folder = PathBuf::from(folder);
+        anyhow::ensure!(has_broker(&folder), "KAFKA_LIBS is {}, which holds no Kafka jars", folder.display());
+        return Ok(folder);
+    }
+    let starts =
+        [Some(PathBuf::from(env!("CARGO_MANIFEST_DIR"))), std::env::current_dir().ok(), std::env::current_exe().ok()];
+    let mut candidates =
+        starts.iter().flatten().flat_map(|start| start.ancestors()).map(|root| root.join(LIBS_BELOW_ROOT));
+    candidates.find(|folder| has_broker(folder)).context("Kafka's jars are missing: run ./dev setup")
+}
+
+fn has_broker(folder: &Path) -> bool {
+    let Ok(entries) = folder.read_dir() else { return false };
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("kafka-server-"))
+}
+
+fn port_or_free(port: Option<u16>) -> anyhow::Result<u16> {
+    port.map_or_else(free_port, Ok)
+}
+
+fn write_configuration(
+    dir: &Path,
+    port: u16,
+    controller_port: u16,
+    settings: &[(String, String)],
+) -> anyhow::Result<PathBuf> {
+    let data = dir.join("data");
+    let mut text = format!(
+        "process.roles=broker,controller\nnode.id=1\n\
+         controller.quorum.voters=1@127.0.0.1:{controller_port}\n\
+         controller.listener.names=CONTROLLER\ninter.broker.listener.name=CLIENTS\n\
+         listeners=CLIENTS://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
+         advertised.listeners=CLIENTS://127.0.0.1:{port}\n\
+         listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={}\n",
+        data.display()
+    );
+    text.push_str(FIXED_SETTINGS);
+    for (name, value) in settings {
+        writeln!(text, "{name}={value}")?;
+    }
+    let path = dir.join("server.properties");
+    std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    std::fs::write(dir.join("log4j2.xml"), LOGGING).context("write the logging configuration")?;
+    Ok(path)
+}
+
+/// One broker alone, groups that notice a dead member within seconds, and small files for many small partitions.
+const FIXED_SETTINGS: &str = "\
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=3000
+group.consumer.session.timeout.ms=3000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+log.index.size.max.bytes=1048576
+log.retention.check.interval.ms=10000
+num.recovery.threads.per.data.dir=2
+";
+
+fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: &KafkaOptions) -> ProcessSpec {
+    let args: Vec<OsString> = vec![
+        format!("-Xmx{}m", options.heap_mb).into(),
+        "-Xms128m".into(),
+        "-XX:+UseSerialGC".into(),
+        "-XX:+ExitOnOutOfMemoryError".into(),
+        "-Djava.awt.headless=true".into(),
+        format!("-Dlog4j2.configurationFile={}", dir.join("log4j2.xml").display()).into(),
+        format!("-Dkafka.log.file={}", dir.join("kafka.log").display()).into(),
+        "-cp".into(),
+        class_path.into(),
+        "kafka.Kafka".into(),
+        configuration.into(),
+    ];
+    ProcessSpec {
+        name: format!("Kafka on port {port}"),
+        program: PathBuf::from("java"),
+        args,
+        envs: Vec::new(),
+        // What the Java machine itself says; Kafka's own words go to kafka.log, which has a limit.
+        log_file: dir.join("java.log"),
+        lifetime: options.lifetime,
+    }
+}
+
+fn format_storage(dir: &Path, class_path: &str, configuration: &Path) -> anyhow::Result<()> {
+    if dir.join("data/meta.properties").exists() {
+        return Ok(());
+    }
+    let output = Command::new("java")
+        .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .args(["-cp", class_path, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
+        .arg(configuration)
+        .output()
+        .context("java cannot be started: run ./dev setup")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "formatting Kafka's storage in {} failed: {}{}",
+        dir.display(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Asks for the supported versions (request 18, version 0), the first thing that every client asks. The broker opens
+/// its port early and answers once it is fit for work.
+fn answers_api_versions(port: u16) -> bool {
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+    let ask = || -> std::io::Result<[u8; 10]> {
+        let mut stream = connect(port)?;
+        stream.write_all(&REQUEST)?;
+        let mut answer = [0; 10];
+        stream.read_exact(&mut answer)?;
+        Ok(answer)
+    };
+    // Length, correlation id 7, error code 0.
+    matches!(ask(), Ok(answer) if answer[4..] == [0, 0, 0, 7, 0, 0])
+}
