@@ -55,3 +55,26 @@ impl Gauge {
 pub fn render() -> String {
     String::new()
 }
+
+/// Redis EXECs by how they ended (`outcome`: `done`, `conflict`, `refused`, `unknown`).
+pub static REDIS_EXECS: Counter = Counter::new("saga.redis.exec", "Redis EXECs, by outcome");
+/// Transactions in one EXEC.
+pub static REDIS_BATCH_SIZE: Histogram = Histogram::new(
+    "saga.redis.exec.batch_size",
+    "transactions in one committed EXEC",
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0],
+);
+/// From sending MULTI to the reply of EXEC.
+pub static REDIS_EXEC_SECONDS: Histogram = Histogram::new(
+    "saga.redis.exec.duration",
+    "from MULTI to the reply of EXEC, seconds",
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0],
+);
+/// Turns asked for after repeated conflicts (`outcome`: `got`, `passed`).
+pub static REDIS_TURNS: Counter = Counter::new("saga.redis.turn", "turns asked for after conflicts, by outcome");
+/// Unknown outcomes that were settled by the commit key (`outcome`: `happened`, `not-happened`).
+pub static REDIS_SETTLED: Counter = Counter::new("saga.redis.exec.settled", "unknown outcomes of EXEC settled, by outcome");
+/// Connections opened by committers, the first one included.
+pub static REDIS_CONNECTIONS: Counter = Counter::new("saga.redis.connections", "connections opened by committers");
+/// Transactions that wait for the committer (`queue`: `lane`, `rest`).
+pub static REDIS_QUEUE_DEPTH: Gauge = Gauge::new("saga.redis.queue.depth", "transactions waiting for the committer");
