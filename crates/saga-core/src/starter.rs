@@ -1,11 +1,12 @@
 //! The pure half of a starter: the lane value that counts sequences and remembers which sagas are pending.
 
 use crate::ended::EndedSequences;
+use crate::record::Start;
 
 /// What a starter stores per lane, in the key `starter:<lane>`.
 ///
 /// The pending sagas are the sequences below `next_sequence` that are not in `ended`; each has a key
-/// `pending:<lane>:<sequence>` with its whole `Start`.
+/// `pending:<lane>:<sequence>` with its whole `Start` (see [`PendingStart`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StarterLane {
     /// The sequence that the next start gets.
@@ -28,4 +29,13 @@ impl StarterLane {
     pub fn pending(&self) -> impl Iterator<Item = u64> + '_ {
         self.ended.open_below(self.next_sequence)
     }
+}
+
+/// What a starter stores per pending saga, in the key `pending:<lane>:<sequence>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingStart {
+    /// The whole start, so that it can be sent again.
+    pub start: Start,
+    /// The starter's own name for what the saga is about (an order id): the result does not carry it.
+    pub subject: String,
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use saga_core::record::{DeadlineKind, InboxEvent, OperatorAct, Outcome, Reply, Start, Timer};
+use saga_core::starter::PendingStart;
 use wire::inbox_record::Event;
 use wire::operator_act::Act;
 use wire::reply::{self, Outcome as WireOutcome};
@@ -69,12 +70,26 @@ impl Wire for InboxEvent {
 /// As a starter stores it (`pending:<lane>:<sequence>`), not as it travels: that is [`InboxEvent::Start`].
 impl Wire for Start {
     fn encode(&self) -> Bytes {
-        wire::PendingStart { format: FORMAT, start: Some(self.into()) }.encode_to_vec().into()
+        wire::PendingStart { format: FORMAT, start: Some(self.into()), subject: String::new() }.encode_to_vec().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let pending: wire::PendingStart = parse(START, bytes)?;
         read_start(required(START, "start", pending.start)?)
+    }
+}
+
+/// A [`Start`] with the starter's own name for what it is about.
+impl Wire for PendingStart {
+    fn encode(&self) -> Bytes {
+        let start = Some((&self.start).into());
+        wire::PendingStart { format: FORMAT, start, subject: self.subject.clone() }.encode_to_vec().into()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let pending: wire::PendingStart = parse(START, bytes)?;
+        let start = read_start(required(START, "start", pending.start)?)?;
+        Ok(Self { start, subject: pending.subject })
     }
 }
 
