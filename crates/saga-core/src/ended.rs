@@ -16,10 +16,7 @@ pub struct EndedSequences {
 impl EndedSequences {
     /// Builds the set from its parts, in any order, overlapping or not; empty ranges are dropped.
     pub fn new(below: u64, ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let mut ended = Self {
-            below,
-            above: BTreeMap::new(),
-        };
+        let mut ended = Self { below, above: BTreeMap::new() };
         for (start, end) in ranges {
             ended.insert_range(start, end);
         }
@@ -38,12 +35,7 @@ impl EndedSequences {
 
     /// Whether the sequence has ended.
     pub fn contains(&self, sequence: u64) -> bool {
-        sequence < self.below
-            || self
-                .above
-                .range(..=sequence)
-                .next_back()
-                .is_some_and(|(_, end)| sequence < *end)
+        sequence < self.below || self.above.range(..=sequence).next_back().is_some_and(|(_, end)| sequence < *end)
     }
 
     /// Adds one sequence; true if it was not in the set.

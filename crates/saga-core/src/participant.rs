@@ -29,9 +29,7 @@ impl ParticipantLane {
 
     /// Whether the saga with this ordinal has ended, so that a command of it is *stale*.
     pub fn has_ended(&self, ordinal: &Ordinal) -> bool {
-        self.floors
-            .get(&ordinal.starter)
-            .is_some_and(|ended| ended.contains(ordinal.sequence))
+        self.floors.get(&ordinal.starter).is_some_and(|ended| ended.contains(ordinal.sequence))
     }
 }
 
@@ -94,9 +92,9 @@ pub fn admit(record: Option<&StepRecord>, direction: Direction) -> Admission {
     match (record, direction) {
         (None, Direction::Action) => Admission::Decide,
         (None, Direction::Undo) => Admission::RecordCancelled,
-        (Some(StepRecord::Applied { output, .. }), Direction::Action) => Admission::RepeatApplied {
-            output: output.clone(),
-        },
+        (Some(StepRecord::Applied { output, .. }), Direction::Action) => {
+            Admission::RepeatApplied { output: output.clone() }
+        }
         (Some(StepRecord::Applied { undo, .. }), Direction::Undo) => Admission::Reverse { undo: undo.clone() },
         (Some(StepRecord::Refused(refusal)), Direction::Action) => Admission::RepeatRefused(refusal.clone()),
         (Some(StepRecord::Refused(_)), Direction::Undo) => Admission::RecordUndone,

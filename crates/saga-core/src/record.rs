@@ -98,7 +98,7 @@ pub enum DeadlineKind {
 }
 
 /// A deadline that has passed, in log time. Counts only while the saga still has the deadline that `armed_by` armed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer {
     /// The saga whose deadline it is.
     pub saga: SagaId,
