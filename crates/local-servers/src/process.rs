@@ -25,9 +25,10 @@ const TAIL_BYTES: u64 = 16 * 1024;
 /// How long a child process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// It is killed when its handle is dropped, and by the kernel when this process dies without dropping anything.
+    /// It is killed by the kernel when this process dies without dropping anything.
     WithParent,
-    /// It runs in a session of its own and goes on when this process ends; a dropped handle leaves it alone.
+    /// It runs in a session of its own, so that it can go on when this process ends: see
+    /// [`ManagedProcess::leave_running`].
     Detached,
 }
 
@@ -48,18 +49,25 @@ pub struct ProcessSpec {
     pub lifetime: Lifetime,
 }
 
-/// A child process that can be killed, paused and started again with the same command.
+/// A child process that can be killed, paused and started again with the same command. Dropping it kills it.
 #[derive(Debug)]
 pub struct ManagedProcess {
     spec: ProcessSpec,
     child: Child,
+    on_drop: OnDrop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDrop {
+    Kill,
+    Leave,
 }
 
 impl ManagedProcess {
     /// Starts the process; does not wait until it is ready for anything.
     pub fn spawn(spec: ProcessSpec) -> anyhow::Result<Self> {
         let child = spawn_child(&spec)?;
-        Ok(Self { spec, child })
+        Ok(Self { spec, child, on_drop: OnDrop::Kill })
     }
 
     /// What was started.
@@ -112,6 +120,12 @@ impl ManagedProcess {
         self.signal(Signal::SIGCONT)
     }
 
+    /// From now on dropping the handle leaves the process alone; only one that was started [`Lifetime::Detached`] goes
+    /// on after this process.
+    pub fn leave_running(&mut self) {
+        self.on_drop = OnDrop::Leave;
+    }
+
     /// An error for a process that did not become what it should; shows the end of the log.
     pub fn failure(&mut self, what: &str) -> anyhow::Error {
         let state = match self.exit_status() {
@@ -132,7 +146,7 @@ impl ManagedProcess {
 
 impl Drop for ManagedProcess {
     fn drop(&mut self) {
-        if self.spec.lifetime == Lifetime::WithParent {
+        if self.on_drop == OnDrop::Kill {
             // A failure means that it is gone already.
             let _ = self.kill();
         }
