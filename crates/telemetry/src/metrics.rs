@@ -78,3 +78,21 @@ pub static REDIS_SETTLED: Counter = Counter::new("saga.redis.exec.settled", "unk
 pub static REDIS_CONNECTIONS: Counter = Counter::new("saga.redis.connections", "connections opened by committers");
 /// Transactions that wait for the committer (`queue`: `lane`, `rest`).
 pub static REDIS_QUEUE_DEPTH: Gauge = Gauge::new("saga.redis.queue.depth", "transactions waiting for the committer");
+
+/// Commands executed by a participant, by the answer (`outcome`: `applied`, `refused`, `undone`, `cancelled`, `failed`, `stale`).
+pub static PARTICIPANT_ANSWERS: Counter =
+    Counter::new("saga.participant.answers", "commands answered by this participant, by outcome");
+/// Recorded answers sent again after a takeover, a fence or a failure.
+pub static PARTICIPANT_REPEATED: Counter =
+    Counter::new("saga.participant.repeated", "recorded answers sent again after a restart of the lane loop");
+/// Records that changed nothing, each for a named reason (`reason`).
+pub static PARTICIPANT_IGNORED: Counter =
+    Counter::new("saga.participant.ignored", "records without effect and answer, by reason");
+/// What a person should look at (`alarm`).
+pub static PARTICIPANT_ALARMS: Counter = Counter::new("saga.participant.alarms", "surprises of a participant, by name");
+/// Records in one lane transaction.
+pub static PARTICIPANT_CHUNK_SIZE: Histogram = Histogram::new(
+    "saga.participant.chunk_size",
+    "records in one lane transaction",
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+);
