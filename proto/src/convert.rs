@@ -2,6 +2,6 @@
 
 mod command;
 pub(crate) mod ids;
-mod inbox;
+pub(crate) mod inbox;
 mod result;
 mod stored;

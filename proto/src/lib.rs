@@ -2,6 +2,7 @@
 //!
 //! Deliberately not in it: transport. Generated types do not leave this crate, except the shop's own payloads.
 
+pub mod checkpoint;
 mod convert;
 mod error;
 pub mod quarantine;

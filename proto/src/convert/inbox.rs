@@ -106,7 +106,7 @@ impl From<&Start> for wire::Start {
     }
 }
 
-fn read_start(start: wire::Start) -> Result<Start, DecodeError> {
+pub(crate) fn read_start(start: wire::Start) -> Result<Start, DecodeError> {
     let saga = read_saga(START, &start.saga)?;
     let ordinal = read_ordinal(START, start.ordinal)?;
     let results_topic = match start.results_topic {
