@@ -1,15 +1,31 @@
 //! Serves HTTP/1 with limits and a drain.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::problem::Problem;
+
+/// Pause after an `accept` that failed for want of something (file handles): trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Limits of one listening port.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Time for a request's head to arrive.
+    /// Time for a request's head to arrive; also how long a kept-alive connection may be silent.
     pub header_timeout: Duration,
     /// Most connections at once; more wait in the backlog.
     pub max_connections: usize,
@@ -24,6 +40,199 @@ impl Default for Limits {
 }
 
 /// Serves until `shutdown` is cancelled, then finishes open requests (`Connection: close`) until the drain deadline.
+///
+/// A handler that panics is answered 500 and counted; its connection and its neighbours go on.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
-    let _ = (listener, router, limits, shutdown);
+    // A task of its own: accepting must not depend on what the caller's task does besides.
+    let accepting = tokio::spawn(accept(listener, router, limits, shutdown));
+    if let Err(error) = accepting.await {
+        tracing::error!(%error, "accept loop ended");
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+    let max_connections = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+    let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
+    let places = Arc::new(Semaphore::new(max_connections as usize));
+    let abort = CancellationToken::new();
+    loop {
+        let place = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            place = places.clone().acquire_owned() => place.expect("nobody closes the semaphore"),
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection =
+                    serve_connection(stream, router.clone(), limits.header_timeout, shutdown.clone(), abort.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(limits.drain_deadline, places.acquire_many(max_connections)).await;
+    if drained.is_err() {
+        let open = max_connections as usize - places.available_permits();
+        tracing::warn!(open, "connections still open at the drain deadline");
+        abort.cancel();
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    header_timeout: Duration,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+) {
+    // Answers are small; waiting for an ack of the last one would only delay them.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| answer(router.clone(), request));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = abort.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+async fn answer(router: Router, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+    let path = request.uri().clone();
+    let call = AssertUnwindSafe(router.oneshot(request.map(Body::new))).catch_unwind();
+    Ok(call.await.map_or_else(|panic| panicked(&path, &*panic), |Ok(response)| response))
+}
+
+fn panicked(path: &http::Uri, panic: &(dyn std::any::Any + Send)) -> Response {
+    let message = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    telemetry::metrics::HTTP_PANICS.add(1, &[]);
+    tracing::error!(path = path.path(), message, "a handler panicked");
+    Problem::new(500, "internal-error", "the request failed by a mistake of ours; its outcome is unknown")
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    const WAIT: Duration = Duration::from_secs(10);
+
+    async fn start(router: Router, limits: Limits) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
+        (address, shutdown, serving)
+    }
+
+    /// Sends the bytes and reads until the other side closes.
+    async fn exchange(address: SocketAddr, bytes: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        stream.write_all(bytes.as_bytes()).await.expect("write");
+        let mut text = String::new();
+        tokio::time::timeout(WAIT, stream.read_to_string(&mut text)).await.expect("in time").expect("read");
+        text
+    }
+
+    fn request(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_counted_500_and_the_port_goes_on() {
+        async fn broken() -> &'static str {
+            panic!("on purpose")
+        }
+        let router = Router::new().route("/broken", get(broken)).route("/fine", get(async || "fine"));
+        let (address, ..) = start(router, Limits::default()).await;
+        let text = exchange(address, &request("/broken")).await;
+        assert!(text.starts_with("HTTP/1.1 500") && text.contains("application/problem+json"), "{text}");
+        assert!(exchange(address, &request("/fine")).await.ends_with("fine"));
+        assert!(telemetry::metrics::render().contains("saga_http_panics_total"));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_cut_off() {
+        let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
+        let (address, ..) = start(Router::new(), limits).await;
+        let text = exchange(address, "GET / HTTP/1.1\r\nhost: x\r\n").await;
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 408"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_drain_finishes_what_is_open() {
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (inside, go) = (entered.clone(), release.clone());
+        let slow = get(async move || {
+            inside.notify_one();
+            go.notified().await;
+            "done"
+        });
+        let (address, shutdown, serving) = start(Router::new().route("/slow", slow), Limits::default()).await;
+        let client = tokio::spawn(async move { exchange(address, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await });
+        entered.notified().await;
+        shutdown.cancel();
+        release.notify_one();
+        let text = client.await.expect("client");
+        assert!(text.ends_with("done") && text.contains("connection: close"), "{text}");
+        tokio::time::timeout(WAIT, serving).await.expect("drained").expect("joined");
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_at_its_deadline() {
+        let entered = Arc::new(Notify::new());
+        let inside = entered.clone();
+        let never = get(async move || {
+            inside.notify_one();
+            std::future::pending::<&'static str>().await
+        });
+        let limits = Limits { drain_deadline: Duration::from_millis(50), ..Limits::default() };
+        let (address, shutdown, serving) = start(Router::new().route("/never", never), limits).await;
+        let client = tokio::spawn(async move { exchange(address, &request("/never")).await });
+        entered.notified().await;
+        shutdown.cancel();
+        tokio::time::timeout(WAIT, serving).await.expect("ended").expect("joined");
+        assert_eq!(client.await.expect("client"), "", "cut off without an answer");
+    }
+
+    #[tokio::test]
+    async fn more_connections_than_allowed_wait() {
+        let limits = Limits { max_connections: 1, ..Limits::default() };
+        let (address, ..) = start(Router::new().route("/", get(async || "fine")), limits).await;
+        let first = TcpStream::connect(address).await.expect("connect");
+        let second = tokio::spawn(async move { exchange(address, &request("/")).await });
+        // While the first holds the only place the second cannot be answered: closing the first lets it in.
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        assert!(second.await.expect("second").ends_with("fine"));
+    }
 }

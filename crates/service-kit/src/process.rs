@@ -2,12 +2,23 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+pub use crate::settings::settings_table;
 
 /// Exit code for settings that cannot work (sysexits `EX_CONFIG`).
 pub const EXIT_BAD_CONFIGURATION: u8 = 78;
+
+/// How long the last spans may take to leave at the end: they are for people, nothing depends on them.
+const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long blocking threads (dropping a Kafka client) may take at the very end.
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Settings that every service has.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,6 +43,45 @@ pub struct ProcessArgs {
     pub worker_threads: usize,
 }
 
+impl ProcessArgs {
+    /// The name of this replica: the setting, or a random one that stays the same for the life of the process.
+    pub fn instance_name(&self) -> String {
+        static RANDOM: OnceLock<String> = OnceLock::new();
+        if self.instance.is_empty() {
+            RANDOM.get_or_init(|| format!("{:08x}", rand::random::<u32>())).clone()
+        } else {
+            self.instance.clone()
+        }
+    }
+
+    /// The drain deadline as a duration.
+    pub fn drain_deadline(&self) -> Duration {
+        Duration::from_secs(self.drain_deadline_s)
+    }
+
+    fn json_logs(&self) -> Result<bool, BadConfiguration> {
+        match self.log_format.as_str() {
+            "human" => Ok(false),
+            "json" => Ok(true),
+            other => Err(BadConfiguration(format!("LOG_FORMAT must be human or json, not \"{other}\""))),
+        }
+    }
+}
+
+/// Reads the command line and the environment. `--help` and `--version` print and give exit code 0; anything that cannot
+/// be read prints one sentence and gives 78.
+pub fn parse<T: clap::Parser>() -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        if error.use_stderr() {
+            eprintln!("{}", first_line(&error.to_string()));
+            ExitCode::from(EXIT_BAD_CONFIGURATION)
+        } else {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+    })
+}
+
 /// Builds the runtime, starts telemetry, runs `run` until it ends or SIGTERM/SIGINT cancels the token and the drain
 /// deadline passes, ends telemetry. Exit code 0 after a clean drain, 78 for `BadConfiguration`, 1 otherwise.
 pub fn main<F, Fut>(service: &'static str, args: &ProcessArgs, run: F) -> ExitCode
@@ -39,8 +89,31 @@ where
     F: FnOnce(CancellationToken) -> Fut,
     Fut: std::future::Future<Output = anyhow::Result<()>>,
 {
-    let _ = (service, args, run, Duration::ZERO);
-    ExitCode::SUCCESS
+    match run_process(service, args, run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let bad_configuration = error.chain().find_map(|cause| cause.downcast_ref::<BadConfiguration>());
+            if let Some(BadConfiguration(sentence)) = bad_configuration {
+                eprintln!("{service}: {sentence}");
+                return ExitCode::from(EXIT_BAD_CONFIGURATION);
+            }
+            eprintln!("{service}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A token that is cancelled `pause` after `shutdown` is: the time in which a replica says "not me" on
+/// `/internal/ready` and still serves what comes, so that the gateway leaves it out before its port closes.
+pub fn delayed(shutdown: &CancellationToken, pause: Duration) -> CancellationToken {
+    let (shutdown, later) = (shutdown.clone(), CancellationToken::new());
+    let delayed = later.clone();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(pause).await;
+        later.cancel();
+    });
+    delayed
 }
 
 /// Marks an error as the user's configuration; exit code 78.
@@ -48,8 +121,110 @@ where
 #[error("{0}")]
 pub struct BadConfiguration(pub String);
 
-/// The settings table of a service in Markdown, from its clap command: flag, environment variable, default, meaning.
-pub fn settings_table(command: &clap::Command) -> String {
-    let _ = command;
-    String::new()
+fn run_process<F, Fut>(service: &'static str, args: &ProcessArgs, run: F) -> anyhow::Result<()>
+where
+    F: FnOnce(CancellationToken) -> Fut,
+    Fut: std::future::Future<Output = anyhow::Result<()>>,
+{
+    let json_logs = args.json_logs()?;
+    let identity = telemetry::setup::Identity { service, instance: args.instance_name(), json_logs };
+    let runtime = runtime(args.worker_threads).context("start the async runtime")?;
+    let outcome = runtime.block_on(async {
+        let telemetry = telemetry::setup::start(&identity).map_err(|error| BadConfiguration(error.to_string()))?;
+        let shutdown = CancellationToken::new();
+        let outcome = tokio::select! {
+            outcome = run(shutdown.clone()) => outcome,
+            outcome = cancel_on_signal(&shutdown, args.drain_deadline()) => outcome,
+        };
+        match &outcome {
+            Ok(()) => tracing::info!("ended"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "ended with an error"),
+        }
+        shutdown.cancel();
+        telemetry.shutdown(TELEMETRY_DEADLINE).await;
+        outcome
+    });
+    runtime.shutdown_timeout(RUNTIME_DEADLINE);
+    outcome
+}
+
+fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if worker_threads > 0 {
+        builder.worker_threads(worker_threads);
+    }
+    builder.enable_all().build()
+}
+
+/// Cancels the token at the first SIGTERM or SIGINT; returns, with an error, when the drain deadline has passed since or
+/// a second signal came.
+async fn cancel_on_signal(shutdown: &CancellationToken, drain_deadline: Duration) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut next_signal = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let name = next_signal().await;
+    tracing::info!(signal = name, drain_deadline_s = drain_deadline.as_secs(), "draining");
+    shutdown.cancel();
+    tokio::select! {
+        () = tokio::time::sleep(drain_deadline) => {
+            anyhow::bail!("the drain did not end within {} s", drain_deadline.as_secs())
+        }
+        name = next_signal() => anyhow::bail!("a second signal ({name}) ended the drain"),
+    }
+}
+
+/// clap's error texts have several lines (usage, hints); the first says what is wrong.
+fn first_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> ProcessArgs {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        ProcessArgs {
+            instance: String::new(),
+            listen: any_port,
+            admin_listen: any_port,
+            log_format: "human".to_owned(),
+            drain_deadline_s: 1,
+            worker_threads: 1,
+        }
+    }
+
+    fn code(exit: ExitCode) -> String {
+        format!("{exit:?}")
+    }
+
+    #[test]
+    fn exit_codes_tell_configuration_from_failure() {
+        let outcome = |result: fn() -> anyhow::Result<()>| code(main("test", &args(), async move |_| result()));
+        assert_eq!(outcome(|| Ok(())), code(ExitCode::SUCCESS));
+        assert_eq!(outcome(|| Err(BadConfiguration("no such port".into()).into())), code(ExitCode::from(78)));
+        let wrapped = || Err(anyhow::Error::new(BadConfiguration("x".into())).context("read settings"));
+        assert_eq!(outcome(wrapped), code(ExitCode::from(78)));
+        assert_eq!(outcome(|| anyhow::bail!("broken")), code(ExitCode::FAILURE));
+        let bad = ProcessArgs { log_format: "yaml".to_owned(), ..args() };
+        assert_eq!(code(main("test", &bad, async |_| Ok(()))), code(ExitCode::from(78)));
+    }
+
+    #[test]
+    fn the_random_instance_stays() {
+        assert_eq!(args().instance_name(), args().instance_name());
+        assert_eq!(ProcessArgs { instance: "a".into(), ..args() }.instance_name(), "a");
+    }
+
+    #[test]
+    fn an_error_of_clap_becomes_one_sentence() {
+        let text = "error: invalid value 'x' for '--listen <LISTEN>': bad\n\nFor more information, try '--help'.\n";
+        assert_eq!(first_line(text), "invalid value 'x' for '--listen <LISTEN>': bad");
+    }
 }

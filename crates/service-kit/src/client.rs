@@ -1,0 +1,197 @@
+//! The pooled HTTP client for requests from one of our processes to another.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// A replica on a local network accepts within this or is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Idle connections are closed after this: before the other side's header timeout (10 s) does it under a new request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle connections kept for each replica: as many as a busy gateway has requests under way to it.
+const MAX_IDLE_CONNECTIONS: usize = 512;
+
+/// Largest body that is read as a whole: an order of 1 000 lines has about 60 kB.
+pub const MAX_BUFFERED_BYTES: usize = 1 << 20;
+
+/// A request that can be sent more than once.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Verb.
+    pub method: Method,
+    /// Path and query as they go out.
+    pub path: PathAndQuery,
+    /// Headers; `host` and `content-length` are added.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Outgoing {
+    /// A `GET` without headers. The path must be a valid one.
+    pub fn get(path: &str) -> Result<Self, RequestError> {
+        let path = path.parse().map_err(|error| RequestError::NeverSent(Box::new(error)))?;
+        Ok(Self { method: Method::GET, path, headers: HeaderMap::new(), body: Bytes::new() })
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The request did not leave this process (connection refused or not made in time).
+    #[error("request was never sent: {0}")]
+    NeverSent(#[source] Cause),
+    /// The connection broke after the request may have left: the other side may have acted on it.
+    #[error("request has an unknown outcome: {0}")]
+    Unknown(#[source] Cause),
+    /// No answer in time: the other side may have acted on it.
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+}
+
+/// The cause of a failed request.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl RequestError {
+    /// Whether the request was certainly never sent, so that anything may be repeated elsewhere.
+    pub fn certainly_never_sent(&self) -> bool {
+        matches!(self, Self::NeverSent(_))
+    }
+}
+
+/// Keeps connections to replicas alive. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct UpstreamClient {
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Default for UpstreamClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl UpstreamClient {
+    /// A client with its own pool of connections.
+    pub fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector);
+        Self { client }
+    }
+
+    /// Sends one request to one replica and waits for the head of its answer.
+    ///
+    /// A request that met a kept-alive connection which had just been closed is sent again by itself, on a new
+    /// connection, when not one byte of it had left.
+    pub async fn request(
+        &self,
+        address: SocketAddr,
+        outgoing: &Outgoing,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, RequestError> {
+        let request = to_request(address, outgoing)?;
+        match tokio::time::timeout(timeout, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() => Err(RequestError::NeverSent(Box::new(error))),
+            Ok(Err(error)) => Err(RequestError::Unknown(Box::new(error))),
+            Err(_) => Err(RequestError::TimedOut(timeout)),
+        }
+    }
+
+    /// The same, with the whole body of the answer (at most [`MAX_BUFFERED_BYTES`]) within the timeout.
+    pub async fn request_whole(
+        &self,
+        address: SocketAddr,
+        outgoing: &Outgoing,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), RequestError> {
+        let whole = async {
+            let response = self.request(address, outgoing, timeout).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_BUFFERED_BYTES).collect().await;
+            Ok((status, body.map_err(RequestError::Unknown)?.to_bytes()))
+        };
+        tokio::time::timeout(timeout, whole).await.unwrap_or(Err(RequestError::TimedOut(timeout)))
+    }
+}
+
+fn to_request(address: SocketAddr, outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, RequestError> {
+    let never_sent = |error: http::Error| RequestError::NeverSent(Box::new(error));
+    let authority = Authority::from_maybe_shared(Bytes::from(address.to_string()));
+    let uri = Uri::builder()
+        .scheme(Scheme::HTTP)
+        .authority(authority.map_err(|error| never_sent(error.into()))?)
+        .path_and_query(outgoing.path.clone())
+        .build()
+        .map_err(never_sent)?;
+    let mut request = Request::new(Full::new(outgoing.body.clone()));
+    *request.method_mut() = outgoing.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = outgoing.headers.clone();
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn refused_is_certainly_never_sent() {
+        let (listener, address) = listener().await;
+        drop(listener);
+        let outgoing = Outgoing::get("/").expect("path");
+        let error = UpstreamClient::new().request(address, &outgoing, TIMEOUT).await.expect_err("refused");
+        assert!(error.certainly_never_sent(), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_on_the_request_leaves_it_unknown() {
+        let (listener, address) = listener().await;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let mut head = [0; 16];
+            let _ = stream.read(&mut head).await;
+        });
+        let outgoing = Outgoing::get("/").expect("path");
+        let error = UpstreamClient::new().request(address, &outgoing, TIMEOUT).await.expect_err("closed");
+        assert!(matches!(error, RequestError::Unknown(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn silence_ends_at_the_timeout_and_is_unknown() {
+        let (listener, address) = listener().await;
+        let outgoing = Outgoing::get("/").expect("path");
+        let timeout = Duration::from_millis(50);
+        let error = UpstreamClient::new().request(address, &outgoing, timeout).await.expect_err("silent");
+        assert!(matches!(error, RequestError::TimedOut(_)) && !error.certainly_never_sent(), "{error:?}");
+        drop(listener);
+    }
+}
