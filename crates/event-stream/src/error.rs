@@ -1,0 +1,66 @@
+//! What can go wrong, by who has to act: the stream, one lane, one delivery.
+
+/// A delivery failed: whether the records are in the log is unknown. Send again with the same ids.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("delivery failed, the outcome is unknown: {0}")]
+pub struct PublishError(pub String);
+
+/// A failure of the stream as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Kafka client error, with the operation.
+    #[error("{operation}: {cause}")]
+    Kafka {
+        /// What was being done.
+        operation: &'static str,
+        /// The client's words.
+        cause: String,
+    },
+    /// The topics are not as they must be; one sentence each.
+    #[error("topics are not as they must be: {}", .0.join("; "))]
+    Topics(Vec<String>),
+    /// Settings that contradict each other; one sentence that says what to change.
+    #[error("{0}")]
+    Settings(String),
+}
+
+impl StreamError {
+    pub(crate) fn kafka(operation: &'static str, cause: impl std::fmt::Display) -> Self {
+        Self::Kafka { operation, cause: cause.to_string() }
+    }
+}
+
+/// Why a lane stands still until a person acts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HaltReason {
+    /// No position in the store, but the log does not start at 0 or the group has committed an offset.
+    #[error("no position in the store, but {0}")]
+    MissingPosition(String),
+    /// The position lies outside the log.
+    #[error("position {position} is outside the log ({low}..{high})")]
+    OutOfRange {
+        /// The position of the store.
+        position: i64,
+        /// First offset of the log.
+        low: i64,
+        /// End of the log.
+        high: i64,
+    },
+    /// Something stored or read cannot be what it is; the text says what.
+    #[error("corrupt: {0}")]
+    Corrupt(String),
+    /// A record or value of a format or version that this program does not know.
+    #[error("unknown format: {0}")]
+    UnknownFormat(String),
+}
+
+/// How one run of a lane loop ended, other than by revocation.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LaneFault {
+    /// The lane halts with a named alarm; the others go on.
+    #[error("halted: {0}")]
+    Halt(#[from] HaltReason),
+    /// Run the loop again from its stored position, after a backoff (fenced: a backoff of nearly nothing).
+    #[error("restart: {0}")]
+    Restart(String),
+}

@@ -1,0 +1,483 @@
+//! One plain consumer and the thread that alone uses it: it takes on and gives up lanes, drains what the client has
+//! fetched, and hands each lane its records in one piece.
+//!
+//! Because the thread that polls is the one that assigns, no record of an earlier assignment can slip into a later one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use saga_core::ids::Lane;
+
+use crate::client_log;
+use crate::error::{HaltReason, LaneFault};
+use crate::inbox::{Inbox, Item};
+use crate::inquiry::Inquiry;
+use crate::record::Record;
+
+/// The thread sleeps until the client or a lane wakes it; this bounds what a wake-up lost in the client could cost.
+const SLEEP_LIMIT: Duration = Duration::from_millis(500);
+/// Most records of one round, so that lanes are served while a long backlog is read.
+const MAX_ROUND_RECORDS: usize = 2000;
+/// Pause between two looks for the lane whose position the log does not hold.
+const RANGE_CHECK_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a lane wants from its fetcher.
+pub(crate) struct Target {
+    /// Which run of the loop asks; another one means to start again.
+    pub(crate) epoch: u64,
+    /// The first offset wanted.
+    pub(crate) start: i64,
+    /// Where the records go.
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+/// Handle to a fetching thread.
+pub(crate) struct Fetcher {
+    orders: Mutex<Orders>,
+    changed: AtomicBool,
+    thread: Mutex<Option<Thread>>,
+    ended: Mutex<bool>,
+    ended_changed: Condvar,
+}
+
+/// What the thread shall do: the lanes it shall serve, rather than a queue of commands, so it is bounded.
+#[derive(Default)]
+struct Orders {
+    targets: BTreeMap<Lane, Target>,
+    /// Take every lane up again where it stands: one of them has lost its fetch position.
+    revive: bool,
+    stop: bool,
+}
+
+impl Fetcher {
+    /// Starts the thread, which makes the consumer.
+    pub(crate) fn start(
+        config: ClientConfig,
+        topic: Arc<str>,
+        number: usize,
+        inquiry: Arc<Inquiry>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        let fetcher = Arc::new(Self {
+            orders: Mutex::default(),
+            changed: AtomicBool::new(false),
+            thread: Mutex::new(None),
+            ended: Mutex::new(false),
+            ended_changed: Condvar::new(),
+        });
+        let body = Arc::clone(&fetcher);
+        let name = format!("fetch-{number}");
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            let _end = EndGuard(Arc::clone(&body));
+            match new_consumer(&config) {
+                Ok(consumer) => FetchLoop::new(body, consumer, topic, inquiry, runtime).run(),
+                Err(error) => tracing::error!(%error, "a fetching consumer cannot be made"),
+            }
+        });
+        match spawned {
+            Ok(handle) => *fetcher.lock_thread() = Some(handle.thread().clone()),
+            Err(error) => {
+                tracing::error!(%error, "a fetching thread cannot be started");
+                drop(EndGuard(Arc::clone(&fetcher)));
+            }
+        }
+        fetcher
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lanes(&self) -> usize {
+        self.lock().targets.len()
+    }
+
+    pub(crate) fn set_target(&self, lane: Lane, target: Target) {
+        self.lock().targets.insert(lane, target);
+        self.wake();
+        if self.has_ended() {
+            self.fail_all();
+        }
+    }
+
+    pub(crate) fn remove_target(&self, lane: Lane, epoch: u64) {
+        let mut orders = self.lock();
+        if orders.targets.get(&lane).is_some_and(|target| target.epoch == epoch) {
+            orders.targets.remove(&lane);
+            drop(orders);
+            self.wake();
+        }
+    }
+
+    pub(crate) fn remove_targets(&self, lanes: &[Lane]) {
+        let mut orders = self.lock();
+        lanes.iter().for_each(|lane| drop(orders.targets.remove(lane)));
+        drop(orders);
+        self.wake();
+    }
+
+    /// Has the thread look at its orders and at the lanes' inboxes.
+    pub(crate) fn wake(&self) {
+        self.changed.store(true, Ordering::Release);
+        if let Some(thread) = self.lock_thread().as_ref() {
+            thread.unpark();
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.wake();
+    }
+
+    pub(crate) fn wait_until_ended(&self, deadline: Duration) {
+        let ended = self.ended.lock().expect("nothing panics while it holds this flag");
+        let waited = self.ended_changed.wait_timeout_while(ended, deadline, |ended| !*ended);
+        if waited.is_ok_and(|(ended, _)| !*ended) {
+            tracing::warn!("a fetching consumer did not end in time and is left behind");
+        }
+    }
+
+    /// Has the lanes that are still here start again, elsewhere.
+    fn fail_all(&self) {
+        let targets = std::mem::take(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner).targets);
+        for target in targets.into_values() {
+            target.inbox.push(Item::Fault(LaneFault::Restart("the fetching thread has ended".into())));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().expect("no code panics while it holds a fetcher's orders")
+    }
+
+    fn lock_thread(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.thread.lock().expect("no code panics while it holds a thread handle")
+    }
+}
+
+struct EndGuard(Arc<Fetcher>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.ended_changed.notify_all();
+        self.0.fail_all();
+    }
+}
+
+struct FetchContext;
+
+impl ClientContext for FetchContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client_log::line("fetcher", level, facility, text);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        client_log::error("fetcher", &error, reason);
+    }
+}
+
+impl ConsumerContext for FetchContext {}
+
+/// A consumer that wakes this thread when it has something.
+fn new_consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<FetchContext>> {
+    let mut consumer: BaseConsumer<FetchContext> = config.create_with_context(FetchContext)?;
+    let thread = std::thread::current();
+    consumer.set_nonempty_callback(move || thread.unpark());
+    Ok(consumer)
+}
+
+/// A lane as the thread serves it.
+struct Fetching {
+    epoch: u64,
+    inbox: Arc<Inbox>,
+    /// The offset that must come next.
+    next: i64,
+    paused: bool,
+    gap: Gap,
+}
+
+/// What is known of a jump over offsets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    None,
+    /// Seen; nothing is taken until the lane has been taken up again.
+    Seen,
+    /// Taken up again at this offset: seen once more there, it is in the log itself.
+    ReadAgain(i64),
+}
+
+struct FetchLoop {
+    fetcher: Arc<Fetcher>,
+    consumer: BaseConsumer<FetchContext>,
+    topic: Arc<str>,
+    inquiry: Arc<Inquiry>,
+    runtime: tokio::runtime::Handle,
+    lanes: BTreeMap<Lane, Fetching>,
+    lost_position: bool,
+    checking_range: Arc<AtomicBool>,
+}
+
+impl FetchLoop {
+    fn new(
+        fetcher: Arc<Fetcher>,
+        consumer: BaseConsumer<FetchContext>,
+        topic: Arc<str>,
+        inquiry: Arc<Inquiry>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            fetcher,
+            consumer,
+            topic,
+            inquiry,
+            runtime,
+            lanes: BTreeMap::new(),
+            lost_position: false,
+            checking_range: Arc::default(),
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            if self.fetcher.changed.swap(false, Ordering::Acquire) {
+                if self.fetcher.lock().stop {
+                    return;
+                }
+                self.follow_orders();
+            }
+            let records = self.drain();
+            if self.lost_position && !self.checking_range.swap(true, Ordering::AcqRel) {
+                self.lost_position = false;
+                self.check_range();
+            }
+            if records < MAX_ROUND_RECORDS {
+                std::thread::park_timeout(SLEEP_LIMIT);
+            }
+        }
+    }
+
+    /// Gives up and takes on lanes until they are the ones that are wanted; pauses and resumes as inboxes ask.
+    fn follow_orders(&mut self) {
+        let mut give_up = Vec::new();
+        let mut take_on = Vec::new();
+        {
+            let mut orders = self.fetcher.lock();
+            let revive = std::mem::take(&mut orders.revive);
+            self.lanes.retain(|lane, fetching| {
+                let same = orders.targets.get(lane).is_some_and(|target| target.epoch == fetching.epoch);
+                if !same || revive {
+                    give_up.push(*lane);
+                }
+                if same && revive {
+                    take_on.push((*lane, fetching.next));
+                    fetching.paused = false;
+                }
+                same
+            });
+            for (lane, target) in &orders.targets {
+                self.lanes.entry(*lane).or_insert_with(|| {
+                    take_on.push((*lane, target.start));
+                    Fetching {
+                        epoch: target.epoch,
+                        inbox: Arc::clone(&target.inbox),
+                        next: target.start,
+                        paused: false,
+                        gap: Gap::None,
+                    }
+                });
+            }
+        }
+        self.reassign(&give_up, &take_on);
+        self.follow_inboxes();
+    }
+
+    fn reassign(&mut self, give_up: &[Lane], take_on: &[(Lane, i64)]) {
+        if !give_up.is_empty() {
+            let list = self.list(give_up.iter().map(|lane| (*lane, Offset::Invalid)));
+            if let Err(error) = self.consumer.incremental_unassign(&list) {
+                tracing::warn!(%error, "lanes could not be unassigned");
+            }
+        }
+        if take_on.is_empty() {
+            return;
+        }
+        let list = self.list(take_on.iter().map(|(lane, start)| (*lane, Offset::Offset(*start))));
+        if let Err(error) = self.consumer.incremental_assign(&list) {
+            for (lane, _) in take_on {
+                if let Some(fetching) = self.lanes.get(lane) {
+                    fetching.inbox.push(Item::Fault(LaneFault::Restart(format!("assign the lane: {error}"))));
+                }
+            }
+        }
+    }
+
+    /// Pauses lanes whose loop is behind, and resumes those that have room: the others never wait for them.
+    fn follow_inboxes(&mut self) {
+        let mut pause = Vec::new();
+        let mut resume = Vec::new();
+        for (lane, fetching) in &mut self.lanes {
+            let wanted = fetching.inbox.is_paused();
+            if wanted != fetching.paused {
+                fetching.paused = wanted;
+                if wanted { &mut pause } else { &mut resume }.push((*lane, Offset::Invalid));
+            }
+        }
+        let outcomes = [
+            (!pause.is_empty()).then(|| self.consumer.pause(&self.list(pause.into_iter()))),
+            (!resume.is_empty()).then(|| self.consumer.resume(&self.list(resume.into_iter()))),
+        ];
+        for error in outcomes.into_iter().flatten().filter_map(Result::err) {
+            tracing::warn!(%error, "lanes could not be paused or resumed");
+        }
+    }
+
+    /// Hands on what the client has, each lane's records in one piece, and says how many there were.
+    fn drain(&mut self) -> usize {
+        let mut round: BTreeMap<Lane, Vec<Record>> = BTreeMap::new();
+        let mut count = 0;
+        let mut gaps = Vec::new();
+        while count < MAX_ROUND_RECORDS
+            && let Some(polled) = self.consumer.poll(Duration::ZERO)
+        {
+            match polled {
+                Ok(message) => {
+                    count += 1;
+                    let Some(lane) = lane_of(message.partition()) else { continue };
+                    let Some(fetching) = self.lanes.get_mut(&lane) else { continue };
+                    match fetching.accept(message.offset()) {
+                        Accept::Take => round.entry(lane).or_default().push(Record::read(&message)),
+                        Accept::Skip => {}
+                        Accept::Gap => gaps.push(lane),
+                    }
+                }
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    let Some(lane) = lane_of(partition) else { continue };
+                    let Some(fetching) = self.lanes.get(&lane) else { continue };
+                    if let Some(records) = round.remove(&lane) {
+                        fetching.inbox.push(Item::Records(records));
+                    }
+                    if fetching.gap == Gap::Seen {
+                        continue;
+                    }
+                    fetching.inbox.cell.saw_log_end(fetching.next);
+                    fetching.inbox.push(Item::End);
+                }
+                Err(error) => self.lost_position |= is_lost_position(&error),
+            }
+        }
+        for (lane, records) in round {
+            let Some(fetching) = self.lanes.get(&lane) else { continue };
+            fetching.inbox.cell.saw_log_end(fetching.next);
+            fetching.inbox.push(Item::Records(records));
+        }
+        if count > 0 {
+            self.close_gaps(&gaps);
+            self.follow_inboxes();
+        }
+        count
+    }
+
+    /// Reads lanes again in which offsets were jumped over.
+    fn close_gaps(&mut self, gaps: &[Lane]) {
+        if gaps.is_empty() {
+            return;
+        }
+        tracing::warn!(topic = %self.topic, lanes = ?gaps, "offsets were jumped over, reading again");
+        let mut take_on = Vec::new();
+        for lane in gaps {
+            if let Some(fetching) = self.lanes.get_mut(lane) {
+                fetching.paused = false;
+                fetching.gap = Gap::ReadAgain(fetching.next);
+                take_on.push((*lane, fetching.next));
+            }
+        }
+        self.reassign(gaps, &take_on);
+    }
+
+    fn list(&self, lanes: impl Iterator<Item = (Lane, Offset)>) -> TopicPartitionList {
+        lanes.map(|(lane, offset)| (self.topic.to_string(), lane.0.cast_signed(), offset)).collect()
+    }
+
+    /// Finds the lane whose position the log does not hold: the client's error does not name it.
+    fn check_range(&self) {
+        let positions: BTreeMap<Lane, (u64, i64)> =
+            self.lanes.iter().map(|(lane, fetching)| (*lane, (fetching.epoch, fetching.next))).collect();
+        let fetcher = Arc::clone(&self.fetcher);
+        let inquiry = Arc::clone(&self.inquiry);
+        let checking = Arc::clone(&self.checking_range);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RANGE_CHECK_PAUSE).await;
+            match inquiry.bounds(positions.keys().copied().collect()).await {
+                Ok(bounds) => {
+                    for (lane, (low, high)) in bounds {
+                        let Some((epoch, position)) = positions.get(&lane).copied() else { continue };
+                        if position < low || position > high {
+                            fetcher.halt(lane, epoch, HaltReason::OutOfRange { position, low, high });
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the bounds of the log are not known yet"),
+            }
+            checking.store(false, Ordering::Release);
+            // Whichever lane it was and why: taken up again, it goes on or tells once more.
+            fetcher.lock().revive = true;
+            fetcher.wake();
+        });
+    }
+}
+
+impl Fetcher {
+    fn halt(&self, lane: Lane, epoch: u64, reason: HaltReason) {
+        let mut orders = self.lock();
+        if orders.targets.get(&lane).is_some_and(|target| target.epoch == epoch)
+            && let Some(target) = orders.targets.remove(&lane)
+        {
+            drop(orders);
+            target.inbox.push(Item::Fault(LaneFault::Halt(reason)));
+        }
+    }
+}
+
+enum Accept {
+    Take,
+    Skip,
+    Gap,
+}
+
+impl Fetching {
+    /// Offsets are dense in our topics, so anything but the next one is the client's mistake, unless it insists.
+    fn accept(&mut self, offset: i64) -> Accept {
+        if offset < self.next {
+            return Accept::Skip;
+        }
+        if offset > self.next {
+            match self.gap {
+                Gap::Seen => return Accept::Skip,
+                Gap::ReadAgain(at) if at == self.next => {
+                    tracing::warn!(lane = %self.inbox.cell.lane, from = at, to = offset, "the log has a gap");
+                }
+                Gap::None | Gap::ReadAgain(_) => {
+                    self.gap = Gap::Seen;
+                    return Accept::Gap;
+                }
+            }
+        }
+        self.next = offset + 1;
+        Accept::Take
+    }
+}
+
+fn lane_of(partition: i32) -> Option<Lane> {
+    u32::try_from(partition).ok().map(Lane)
+}
+
+fn is_lost_position(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
+}

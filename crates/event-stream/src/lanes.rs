@@ -1,0 +1,233 @@
+//! The lanes a process owns: one supervised task each, from assignment to the end of its drain.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use saga_core::ids::Lane;
+use service_kit::backoff::Backoff;
+use telemetry::metrics;
+use tokio::task::JoinHandle;
+
+use crate::error::LaneFault;
+use crate::fetchers::Fetchers;
+use crate::inquiry::Inquiry;
+use crate::lane::{LaneCell, LaneStatus, OwnedLane};
+
+/// First pause before a lane runs again: a fenced lane shall reload almost at once.
+const FIRST_RESTART_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause before a lane runs again.
+const MAX_RESTART_PAUSE: Duration = Duration::from_secs(5);
+/// A run this long was a good one: the next pause is short again.
+const GOOD_RUN: Duration = Duration::from_secs(10);
+/// How long an aborted task may take to let go before the member stops waiting for it.
+const ABORT_GRACE: Duration = Duration::from_millis(200);
+
+/// The service's loop, whatever its type.
+pub(crate) type Run = Arc<dyn Fn(OwnedLane) -> BoxFuture<'static, Result<(), LaneFault>> + Send + Sync>;
+
+/// Starts, watches and ends the lane tasks.
+pub(crate) struct Lanes {
+    topic: Arc<str>,
+    run: Run,
+    fetchers: Arc<Fetchers>,
+    inquiry: Arc<Inquiry>,
+    runtime: tokio::runtime::Handle,
+    table: Arc<Table>,
+}
+
+/// Which lanes have a task, and a bell for when one ends.
+#[derive(Default)]
+struct Table {
+    state: Mutex<TableState>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct TableState {
+    owned: BTreeMap<Lane, Entry>,
+    /// Tasks that overran their drain deadline and have not let go yet: a lane never runs twice in a process.
+    leftovers: BTreeMap<Lane, JoinHandle<()>>,
+}
+
+struct Entry {
+    cell: Arc<LaneCell>,
+    task: JoinHandle<()>,
+    ended: bool,
+}
+
+impl Lanes {
+    pub(crate) fn new(topic: Arc<str>, run: Run, fetchers: Arc<Fetchers>, inquiry: Arc<Inquiry>) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        Self { topic, run, fetchers, inquiry, runtime, table: Arc::default() }
+    }
+
+    /// Starts a task for each of these lanes.
+    pub(crate) fn assign(&self, lanes: &[Lane]) {
+        let mut state = self.table.lock();
+        for lane in lanes {
+            if state.owned.contains_key(lane) {
+                tracing::error!(topic = %self.topic, %lane, "a lane was assigned that is owned already");
+                continue;
+            }
+            let cell = Arc::new(LaneCell::new(*lane));
+            let before = state.leftovers.remove(lane);
+            let supervised = self.supervise(Arc::clone(&cell));
+            let ended = EndBell { table: Arc::clone(&self.table), lane: *lane };
+            let task = self.runtime.spawn(async move {
+                let _ended = ended;
+                if let Some(before) = before {
+                    let _ = before.await;
+                }
+                supervised.await;
+            });
+            state.owned.insert(*lane, Entry { cell, task, ended: false });
+        }
+    }
+
+    /// Takes these lanes away: tells their loops, waits until they have drained, at most until the deadline, and drops
+    /// those that have not. Answers where the lanes stand. Blocks; called by the member's thread.
+    pub(crate) fn revoke(&self, lanes: &[Lane], deadline: Duration) -> Vec<(Lane, i64)> {
+        self.fetchers.detach(lanes);
+        let mut state = self.table.lock();
+        for lane in lanes {
+            if let Some(entry) = state.owned.get(lane) {
+                entry.cell.revoked.cancel();
+            }
+        }
+        state = self.table.wait(state, lanes, deadline);
+        let mut overran = Vec::new();
+        for lane in lanes {
+            if let Some(entry) = state.owned.get(lane)
+                && !entry.ended
+            {
+                entry.task.abort();
+                overran.push(*lane);
+            }
+        }
+        if !overran.is_empty() {
+            tracing::error!(topic = %self.topic, lanes = ?overran, "lanes overran the drain deadline and were dropped");
+            metrics::STREAM_DRAIN_OVERRUNS.add(overran.len() as u64, &[("topic", &self.topic)]);
+            state = self.table.wait(state, &overran, ABORT_GRACE);
+        }
+        let mut positions = Vec::new();
+        for lane in lanes {
+            let Some(entry) = state.owned.remove(lane) else { continue };
+            positions.extend(entry.cell.position().map(|position| (*lane, position)));
+            if !entry.ended {
+                state.leftovers.insert(*lane, entry.task);
+            }
+        }
+        positions
+    }
+
+    pub(crate) fn owned(&self) -> Vec<Lane> {
+        self.table.lock().owned.keys().copied().collect()
+    }
+
+    /// Where the lanes stand that have told it.
+    pub(crate) fn positions(&self) -> Vec<(Lane, i64)> {
+        let state = self.table.lock();
+        state.owned.iter().filter_map(|(lane, entry)| Some((*lane, entry.cell.position()?))).collect()
+    }
+
+    pub(crate) fn statuses(&self) -> BTreeMap<Lane, LaneStatus> {
+        self.table.lock().owned.iter().map(|(lane, entry)| (*lane, entry.cell.status())).collect()
+    }
+
+    /// Runs the loop again and again until the lane is taken away.
+    fn supervise(&self, cell: Arc<LaneCell>) -> impl Future<Output = ()> + Send + 'static {
+        let (run, fetchers, inquiry) = (Arc::clone(&self.run), Arc::clone(&self.fetchers), Arc::clone(&self.inquiry));
+        let topic = Arc::clone(&self.topic);
+        async move {
+            let mut backoff = Backoff::new(FIRST_RESTART_PAUSE, MAX_RESTART_PAUSE);
+            while !cell.revoked.is_cancelled() {
+                let (started, before) = (Instant::now(), cell.position());
+                let lane = OwnedLane::new(Arc::clone(&cell), Arc::clone(&fetchers), Arc::clone(&inquiry));
+                let fault = run_once(&run, lane).await;
+                cell.unload();
+                if cell.revoked.is_cancelled() {
+                    log_end_of_drain(&topic, &cell, fault);
+                    return;
+                }
+                if let Err(LaneFault::Halt(reason)) = fault {
+                    tracing::error!(%topic, lane = %cell.lane, %reason, "lane halted");
+                    metrics::STREAM_LANE_HALTS.add(1, &[("topic", &topic)]);
+                    cell.halt(reason);
+                    return cell.revoked.cancelled().await;
+                }
+                if started.elapsed() >= GOOD_RUN || cell.position() > before {
+                    backoff.reset();
+                }
+                log_restart(&topic, &cell, fault);
+                let _ = tokio::time::timeout(backoff.pause(), cell.revoked.cancelled()).await;
+            }
+        }
+    }
+}
+
+async fn run_once(run: &Run, lane: OwnedLane) -> Result<(), LaneFault> {
+    let panicked = |panic: Box<dyn std::any::Any + Send>| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(text, "a lane loop panicked");
+        Err(LaneFault::Restart(format!("panicked: {text}")))
+    };
+    match std::panic::catch_unwind(AssertUnwindSafe(|| run(lane))) {
+        Ok(future) => AssertUnwindSafe(future).catch_unwind().await.unwrap_or_else(panicked),
+        Err(panic) => panicked(panic),
+    }
+}
+
+fn log_end_of_drain(topic: &str, cell: &LaneCell, outcome: Result<(), LaneFault>) {
+    if let Err(fault) = outcome {
+        tracing::debug!(topic, lane = %cell.lane, %fault, "lane ended while it was taken away");
+    }
+}
+
+fn log_restart(topic: &str, cell: &LaneCell, outcome: Result<(), LaneFault>) {
+    metrics::STREAM_LANE_RESTARTS.add(1, &[("topic", topic)]);
+    match outcome {
+        Err(fault) => tracing::warn!(topic, lane = %cell.lane, %fault, "lane runs again"),
+        Ok(()) => tracing::error!(topic, lane = %cell.lane, "a lane loop ended although it owns the lane, it runs again"),
+    }
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, TableState> {
+        self.state.lock().expect("no code panics while it holds the table of lanes")
+    }
+
+    /// Waits until all these lanes' tasks have ended, or the deadline.
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, TableState>,
+        lanes: &[Lane],
+        deadline: Duration,
+    ) -> MutexGuard<'a, TableState> {
+        let running = |state: &mut TableState| {
+            lanes.iter().any(|lane| state.owned.get(lane).is_some_and(|entry| !entry.ended))
+        };
+        let waited = self.ended.wait_timeout_while(state, deadline, running);
+        waited.expect("no code panics while it holds the table of lanes").0
+    }
+}
+
+/// Rings when a lane's task has ended, however it ended.
+struct EndBell {
+    table: Arc<Table>,
+    lane: Lane,
+}
+
+impl Drop for EndBell {
+    fn drop(&mut self) {
+        let Ok(mut state) = self.table.state.lock() else { return };
+        if let Some(entry) = state.owned.get_mut(&self.lane) {
+            entry.ended = true;
+        }
+        self.table.ended.notify_all();
+    }
+}
