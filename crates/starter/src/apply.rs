@@ -1,0 +1,185 @@
+//! The transaction of a batch of results: subjects, pending entries, ended sequences and position, all in one EXEC.
+
+use std::sync::Arc;
+
+use proto::Wire;
+use redis_txn::{Transaction, Unread, View};
+use saga_core::ids::{Lane, Starter};
+use saga_core::record::SagaResult;
+use saga_core::starter::{PendingStart, StarterLane};
+
+use crate::business::{Application, Business};
+use crate::keys::{lane_key, pending_key};
+use crate::lanes::Open;
+use crate::start::read_lane;
+
+/// One result of a batch.
+pub(crate) struct Incoming {
+    pub offset: i64,
+    pub result: Arc<SagaResult>,
+    /// What this process remembers of the saga; a pending entry never changes, so it need not be read again.
+    pub known: Option<Open>,
+}
+
+/// Applies the results between two positions of a lane.
+pub(crate) struct ResultBatch<B: Business> {
+    pub business: Arc<B>,
+    pub starter: Starter,
+    pub lane: Lane,
+    /// The position that must be stored, else this batch is fenced.
+    pub expected: i64,
+    /// The position afterwards.
+    pub next: i64,
+    pub results: Vec<Incoming>,
+}
+
+/// Why a result changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ignored {
+    /// The subject does not wait for this saga.
+    NotCurrent,
+    /// The sequence has ended already: the result was sent twice.
+    Duplicate,
+    /// Another starter, or this one before its store was wiped or restored.
+    OtherStarter,
+    /// The ordinal names another lane than the one it travelled in.
+    OtherLane,
+    /// This store never gave the sequence out.
+    NeverStarted,
+    /// The sequence belongs to another saga.
+    OtherSaga,
+}
+
+impl Ignored {
+    /// For logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotCurrent => "not_current",
+            Self::Duplicate => "duplicate",
+            Self::OtherStarter => "other_starter",
+            Self::OtherLane => "other_lane",
+            Self::NeverStarted => "never_started",
+            Self::OtherSaga => "other_saga",
+        }
+    }
+
+    /// Whether this must not happen even after crashes.
+    pub fn is_alarm(self) -> bool {
+        match self {
+            Self::NotCurrent | Self::Duplicate | Self::OtherStarter => false,
+            Self::OtherLane | Self::NeverStarted | Self::OtherSaga => true,
+        }
+    }
+}
+
+/// What became of one result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Applied,
+    Ignored(Ignored),
+}
+
+/// What the EXEC of a batch did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BatchOutcome {
+    /// The lane stands at another position; nothing was written.
+    Fenced { found: i64 },
+    /// One fate per result, in order. With `corrupt`, only those before it, and the lane stands there.
+    Committed { fates: Vec<Fate>, corrupt: Option<String> },
+}
+
+impl<B: Business> Transaction for ResultBatch<B> {
+    type Outcome = BatchOutcome;
+
+    fn keys(&self, keys: &mut Vec<String>) {
+        keys.push(lane_key(self.lane));
+        for open in self.results.iter().filter_map(|incoming| incoming.known.as_ref()) {
+            self.business.keys(&open.subject, keys);
+        }
+    }
+
+    fn covered_keys(&self, keys: &mut Vec<String>) {
+        // Written together with the lane's value, and the subjects' keys are asked for when they have been read.
+        let unknown = self.results.iter().filter(|incoming| incoming.known.is_none());
+        keys.extend(unknown.map(|incoming| pending_key(self.lane, incoming.result.ordinal.sequence)));
+    }
+
+    fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {
+        let mut lane = match read_lane(view, self.lane)? {
+            Ok(lane) => lane.unwrap_or_default(),
+            Err(corrupt) => return Ok(BatchOutcome::Committed { fates: Vec::new(), corrupt: Some(corrupt) }),
+        };
+        if lane.results_next != self.expected {
+            return Ok(BatchOutcome::Fenced { found: lane.results_next });
+        }
+        lane.results_next = self.next;
+        let mut fates = Vec::with_capacity(self.results.len());
+        let mut corrupt = None;
+        for incoming in &self.results {
+            match self.apply_one(view, &mut lane, incoming)? {
+                Ok(fate) => fates.push(fate),
+                Err(why) => {
+                    // What came before stays applied; the lane stands at the record that cannot be applied.
+                    lane.results_next = incoming.offset;
+                    corrupt = Some(why);
+                    break;
+                }
+            }
+        }
+        view.set(lane_key(self.lane), lane.encode());
+        Ok(BatchOutcome::Committed { fates, corrupt })
+    }
+}
+
+impl<B: Business> ResultBatch<B> {
+    fn apply_one(
+        &self,
+        view: &mut View<'_>,
+        lane: &mut StarterLane,
+        incoming: &Incoming,
+    ) -> Result<Result<Fate, String>, Unread> {
+        let result = &*incoming.result;
+        let sequence = result.ordinal.sequence;
+        if let Some(why) = self.ignore(lane, result) {
+            return Ok(Ok(Fate::Ignored(why)));
+        }
+        let (saga, subject) = match &incoming.known {
+            Some(open) => (open.saga, open.subject.clone()),
+            None => {
+                let Some(bytes) = view.get(&pending_key(self.lane, sequence))? else {
+                    return Ok(Err(format!("sequence {sequence} has not ended, but its pending entry is missing")));
+                };
+                match PendingStart::decode(&bytes) {
+                    Ok(pending) => (pending.start.saga, pending.subject.into()),
+                    Err(error) => return Ok(Err(error.to_string())),
+                }
+            }
+        };
+        if saga != result.saga {
+            return Ok(Ok(Fate::Ignored(Ignored::OtherSaga)));
+        }
+        let fate = match self.business.apply(view, &subject, result)? {
+            Application::Applied => Fate::Applied,
+            Application::NotCurrent => Fate::Ignored(Ignored::NotCurrent),
+            Application::Corrupt(why) => return Ok(Err(why)),
+        };
+        lane.ended.insert(sequence);
+        view.unlink(pending_key(self.lane, sequence));
+        Ok(Ok(fate))
+    }
+
+    fn ignore(&self, lane: &StarterLane, result: &SagaResult) -> Option<Ignored> {
+        let ordinal = &result.ordinal;
+        if ordinal.starter != self.starter {
+            Some(Ignored::OtherStarter)
+        } else if ordinal.lane != self.lane {
+            Some(Ignored::OtherLane)
+        } else if ordinal.sequence >= lane.next_sequence {
+            Some(Ignored::NeverStarted)
+        } else if lane.ended.contains(ordinal.sequence) {
+            Some(Ignored::Duplicate)
+        } else {
+            None
+        }
+    }
+}

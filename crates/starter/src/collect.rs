@@ -1,0 +1,143 @@
+//! Collects requests into windows and carries each through: one EXEC, then one batch of starts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use saga_core::ids::{Lane, SagaId};
+use saga_core::starter::PendingStart;
+use tokio::sync::mpsc;
+use tokio::time::timeout_at;
+
+use crate::business::Business;
+use crate::lanes::Open;
+use crate::start::{Decided, Member, WindowOutcome, WindowTransaction};
+use crate::waiters::{Heard, StartError};
+use crate::window::{Rate, WINDOW_SAGAS, open_for};
+use crate::{Shared, events, publish};
+
+/// Runs until the queue is closed and empty.
+pub(crate) async fn collect<B: Business>(shared: Arc<Shared<B>>, mut queue: mpsc::Receiver<Member<B::Request>>) {
+    let mut rate = Rate::default();
+    loop {
+        let mut members = Vec::with_capacity(WINDOW_SAGAS);
+        let first = tokio::select! {
+            count = queue.recv_many(&mut members, WINDOW_SAGAS) => count,
+            () = shared.shutdown.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        if first == 0 {
+            return;
+        }
+        let begun = Instant::now();
+        rate.arrived(first, begun);
+        let closes = begun + open_for(rate.per_second(begun));
+        while members.len() < WINDOW_SAGAS {
+            let room = WINDOW_SAGAS - members.len();
+            match timeout_at(closes.into(), queue.recv_many(&mut members, room)).await {
+                Ok(0) | Err(_) => break,
+                Ok(more) => rate.arrived(more, Instant::now()),
+            }
+        }
+        // Windows that wait for Redis or Kafka are bounded; then the queue fills, and then requests are shed.
+        let Ok(permit) = shared.windows.clone().acquire_owned().await else { return };
+        close(&shared, members, permit);
+    }
+}
+
+fn close<B: Business>(
+    shared: &Arc<Shared<B>>,
+    mut members: Vec<Member<B::Request>>,
+    permit: tokio::sync::OwnedSemaphorePermit,
+) {
+    events::window_closed(members.len(), shared.waiters.taken());
+    let Some(choice) = shared.lanes.choose(Instant::now()) else {
+        let sagas: Vec<_> = members.iter().map(|member| member.saga).collect();
+        fail(shared, &sagas, &StartError::NoLane);
+        return;
+    };
+    let permit = Arc::new(permit);
+    if let Some(probe) = choice.probe
+        && let Some(member) = members.pop()
+    {
+        spawn(shared, probe, vec![member], permit.clone());
+    }
+    if !members.is_empty() {
+        spawn(shared, choice.lane, members, permit);
+    }
+}
+
+fn spawn<B: Business>(
+    shared: &Arc<Shared<B>>,
+    lane: Lane,
+    members: Vec<Member<B::Request>>,
+    permit: Arc<tokio::sync::OwnedSemaphorePermit>,
+) {
+    let shared_for_task = shared.clone();
+    shared.tasks.spawn(async move {
+        run(&shared_for_task, lane, members).await;
+        drop(permit);
+    });
+}
+
+/// One window from its EXEC to the acknowledgement of its starts.
+async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B::Request>>) {
+    let begun = Instant::now();
+    let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
+    let transaction = WindowTransaction {
+        business: shared.business.clone(),
+        starter: shared.starter.clone(),
+        results_topic: shared.results_topic.clone(),
+        lane,
+        members,
+    };
+    // The commit is awaited here and nowhere else, so nothing is sent whose EXEC is not known to have happened.
+    let (decided, pending) = match shared.requests.run(transaction).await {
+        Ok(WindowOutcome::Committed { decided, pending }) => (decided, pending),
+        Ok(WindowOutcome::Corrupt(why)) => return fail(shared, &sagas, &StartError::Corrupt(why)),
+        Err(error) => return fail(shared, &sagas, &StartError::Commit(error)),
+    };
+    let committed = Instant::now();
+    note_pending(shared, lane, &pending, committed);
+    let (mut joined, mut answered) = (0, 0);
+    for (saga, decided) in sagas.into_iter().zip(decided) {
+        match decided {
+            Decided::Started => {}
+            Decided::Joins(other) => {
+                joined += 1;
+                shared.waiters.tell(saga, Heard::Joins(other));
+            }
+            Decided::Answered(answer) => {
+                answered += 1;
+                shared.waiters.tell(saga, Heard::Answered(answer));
+            }
+        }
+    }
+    events::window_committed(lane, pending.len(), joined, answered, committed - begun);
+    if !pending.is_empty() {
+        let records = pending.into_iter().map(|entry| publish::record(&shared.inbox, entry.start)).collect();
+        publish::deliver(&shared.publisher, records).await;
+        events::window_delivered(committed.elapsed());
+    }
+}
+
+/// Makes the window's sagas known to the result loop, or sends their requests to read if it is gone.
+fn note_pending<B: Business>(shared: &Shared<B>, lane: Lane, pending: &[PendingStart], since: Instant) {
+    for entry in pending {
+        let saga = entry.start.saga;
+        // First the waiter, then the lane: a result loop that ends meanwhile looks in the other order.
+        shared.waiters.at_lane(saga, lane);
+        let open = Open { saga, subject: entry.subject.as_str().into(), since };
+        if !shared.lanes.remember(lane, entry.start.ordinal.sequence, open) {
+            shared.waiters.elsewhere(saga);
+        }
+    }
+}
+
+fn fail<B: Business>(shared: &Shared<B>, sagas: &[SagaId], error: &StartError) {
+    events::window_failed(sagas.len(), error);
+    for saga in sagas {
+        shared.waiters.tell(*saga, Heard::Failed(error.clone()));
+    }
+}

@@ -1,0 +1,109 @@
+//! What happens here: one function per event, which writes the log line and counts.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use saga_core::ids::Lane;
+use saga_core::record::{SagaOutcome, SagaResult, UndoCause};
+use telemetry::metrics::{
+    STARTER_ALARMS, STARTER_DELIVERY_FAILED, STARTER_FENCED, STARTER_IGNORED, STARTER_REQUESTS, STARTER_RESENT,
+    STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_WAITING, STARTER_WINDOW_SIZE,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::apply::Ignored;
+
+/// A window goes into its transaction.
+pub(crate) fn window_closed(members: usize, waiting: usize) {
+    STARTER_WINDOW_SIZE.record(members as f64, &[]);
+    STARTER_WAITING.set(waiting as f64, &[]);
+}
+
+/// The EXEC of a window is known to have happened.
+pub(crate) fn window_committed(lane: Lane, started: usize, joined: usize, answered: usize, took: Duration) {
+    debug!(lane = lane.0, started, joined, answered, "window committed");
+    for (count, fate) in [(started, "started"), (joined, "joined"), (answered, "answered")] {
+        if count > 0 {
+            STARTER_REQUESTS.add(count as u64, &[("fate", fate)]);
+        }
+    }
+    STARTER_STAGE_SECONDS.record(took.as_secs_f64(), &[("stage", "commit")]);
+}
+
+/// The starts of a window are in the inbox.
+pub(crate) fn window_delivered(took: Duration) {
+    STARTER_STAGE_SECONDS.record(took.as_secs_f64(), &[("stage", "publish")]);
+}
+
+/// A window has no outcome: its members are told.
+pub(crate) fn window_failed(members: usize, error: &dyn Display) {
+    warn!(members, %error, "window failed");
+    STARTER_REQUESTS.add(members as u64, &[("fate", "failed")]);
+}
+
+/// Requests were refused before anything was read.
+pub(crate) fn shed() {
+    STARTER_REQUESTS.add(1, &[("fate", "shed")]);
+}
+
+/// A delivery has to be repeated.
+pub(crate) fn delivery_failed(records: usize, error: &dyn Display) {
+    warn!(records, %error, "delivery of starts failed, they are sent again");
+    STARTER_DELIVERY_FAILED.add(1, &[]);
+}
+
+/// Why starts were sent again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Occasion {
+    Takeover,
+    Sweep,
+}
+
+/// Pending starts were sent again from the store.
+pub(crate) fn resent(lane: Lane, count: usize, occasion: Occasion) {
+    let occasion = match occasion {
+        Occasion::Takeover => "takeover",
+        Occasion::Sweep => "sweep",
+    };
+    info!(lane = lane.0, count, occasion, "pending starts sent again");
+    STARTER_RESENT.add(count as u64, &[("occasion", occasion)]);
+}
+
+/// A result has been applied; `took` is the time since its saga became pending, if that was here.
+pub(crate) fn result_applied(result: &SagaResult, took: Option<Duration>) {
+    let outcome = match &result.outcome {
+        SagaOutcome::Completed => "completed",
+        SagaOutcome::Undone { cause: UndoCause::Refused, .. } => "refused",
+        SagaOutcome::Undone { cause: UndoCause::TimedOut, .. } => "timed_out",
+        SagaOutcome::Undone { cause: UndoCause::Invalid, .. } => "invalid",
+        SagaOutcome::Undone { cause: UndoCause::Operator, .. } => "operator",
+    };
+    debug!(saga = %result.saga, outcome, "result applied");
+    STARTER_RESULTS.add(1, &[("outcome", outcome)]);
+    if let Some(took) = took {
+        STARTER_STAGE_SECONDS.record(took.as_secs_f64(), &[("stage", "saga")]);
+    }
+}
+
+/// A result changed nothing.
+pub(crate) fn result_ignored(result: &SagaResult, why: Ignored) {
+    STARTER_IGNORED.add(1, &[("reason", why.word())]);
+    if why.is_alarm() {
+        error!(saga = %result.saga, ordinal = ?result.ordinal, reason = why.word(), "impossible result ignored");
+        STARTER_ALARMS.add(1, &[("kind", why.word())]);
+    } else {
+        info!(saga = %result.saga, reason = why.word(), "result ignored");
+    }
+}
+
+/// A record of the results topic is no result; the position moves past it.
+pub(crate) fn result_malformed(lane: Lane, offset: i64, error: &dyn Display) {
+    error!(lane = lane.0, offset, %error, "malformed result skipped");
+    STARTER_ALARMS.add(1, &[("kind", "malformed_result")]);
+}
+
+/// Somebody else has moved the lane on.
+pub(crate) fn fenced(lane: Lane, expected: i64, found: i64) {
+    warn!(lane = lane.0, expected, found, "fenced");
+    STARTER_FENCED.add(1, &[]);
+}

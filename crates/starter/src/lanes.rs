@@ -1,0 +1,174 @@
+//! What this process knows of the lanes it owns: which take starts, and which sagas are pending in them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use saga_core::ids::{Lane, SagaId};
+use saga_core::starter::StarterLane;
+
+use crate::window::{Choice, Chooser, Health, SLOW_AFTER, WINDOW_SAGAS};
+
+/// A lane with this many pending sagas takes no more: by then something has stood still for long, and what is
+/// pending is held in memory.
+const MAX_PENDING_PER_LANE: usize = 4_096;
+
+/// One pending saga, as far as its result needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    pub saga: SagaId,
+    pub subject: Arc<str>,
+    /// Since when this process knows of it.
+    pub since: Instant,
+}
+
+#[derive(Default)]
+struct LaneState {
+    loaded: bool,
+    open: BTreeMap<u64, Open>,
+}
+
+#[derive(Default)]
+struct Table {
+    lanes: BTreeMap<Lane, LaneState>,
+    chooser: Chooser,
+    /// Kept between choices, so that a choice allocates nothing.
+    candidates: Vec<(Lane, Health)>,
+}
+
+/// The owned lanes; shared by the windows (which add sagas) and the result loops (which take them out).
+#[derive(Default)]
+pub(crate) struct Lanes {
+    table: Mutex<Table>,
+}
+
+impl Lanes {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Every change is one insert or remove: nothing is left half done by a panic.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A result loop has begun to load the lane.
+    pub fn enter(&self, lane: Lane) {
+        self.table().lanes.insert(lane, LaneState::default());
+    }
+
+    /// The lane takes starts from now on.
+    pub fn loaded(&self, lane: Lane) {
+        if let Some(state) = self.table().lanes.get_mut(&lane) {
+            state.loaded = true;
+        }
+    }
+
+    /// The result loop of the lane has ended.
+    pub fn leave(&self, lane: Lane) {
+        self.table().lanes.remove(&lane);
+    }
+
+    /// Where the next window goes; `None` when no loaded lane has room.
+    pub fn choose(&self, now: Instant) -> Option<Choice> {
+        let Table { lanes, chooser, candidates } = &mut *self.table();
+        candidates.clear();
+        candidates.extend(lanes.iter().filter_map(|(lane, state)| Some((*lane, health(state, now)?))));
+        chooser.choose(candidates, now)
+    }
+
+    /// Remembers a pending saga; false when the lane is not served here (any more).
+    pub fn remember(&self, lane: Lane, sequence: u64, open: Open) -> bool {
+        match self.table().lanes.get_mut(&lane) {
+            Some(state) => {
+                state.open.insert(sequence, open);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What is remembered of a pending saga.
+    pub fn recall(&self, lane: Lane, sequence: u64) -> Option<Open> {
+        self.table().lanes.get(&lane)?.open.get(&sequence).cloned()
+    }
+
+    /// Forgets sagas that have ended.
+    pub fn forget(&self, lane: Lane, sequences: impl Iterator<Item = u64>) {
+        if let Some(state) = self.table().lanes.get_mut(&lane) {
+            for sequence in sequences {
+                state.open.remove(&sequence);
+            }
+        }
+    }
+
+    /// Forgets sagas that the store says have ended: a window may have remembered one after its result.
+    pub fn prune(&self, lane: Lane, stored: &StarterLane) {
+        if let Some(state) = self.table().lanes.get_mut(&lane) {
+            state.open.retain(|sequence, _| !stored.ended.contains(*sequence));
+        }
+    }
+
+    /// Whether the saga is remembered and younger than `age`.
+    pub fn is_younger(&self, lane: Lane, sequence: u64, age: Duration, now: Instant) -> bool {
+        self.recall(lane, sequence).is_some_and(|open| now.saturating_duration_since(open.since) < age)
+    }
+
+    /// How many sagas are pending in all lanes.
+    pub fn pending(&self) -> usize {
+        self.table().lanes.values().map(|state| state.open.len()).sum()
+    }
+}
+
+/// `None`: no candidate.
+fn health(state: &LaneState, now: Instant) -> Option<Health> {
+    if !state.loaded || state.open.len() + WINDOW_SAGAS > MAX_PENDING_PER_LANE {
+        return None;
+    }
+    // Sequences are handed out in the order of time, so the first is the oldest.
+    let oldest = state.open.values().next().map(|open| now.saturating_duration_since(open.since));
+    Some(if oldest.is_some_and(|age| age > SLOW_AFTER) { Health::Slow } else { Health::Good })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn open(since: Instant) -> Open {
+        Open { saga: SagaId(Uuid::nil()), subject: "x".into(), since }
+    }
+
+    #[test]
+    fn only_loaded_lanes_with_room_take_starts() {
+        let now = Instant::now();
+        let lanes = Lanes::default();
+        assert!(lanes.choose(now).is_none());
+        lanes.enter(Lane(3));
+        assert!(lanes.choose(now).is_none(), "not loaded");
+        lanes.loaded(Lane(3));
+        assert_eq!(lanes.choose(now).unwrap().lane, Lane(3));
+        for sequence in 0..MAX_PENDING_PER_LANE as u64 {
+            assert!(lanes.remember(Lane(3), sequence, open(now)));
+        }
+        assert!(lanes.choose(now).is_none(), "full");
+        lanes.forget(Lane(3), 0..100);
+        assert!(lanes.choose(now).is_some());
+        lanes.leave(Lane(3));
+        assert!(lanes.choose(now).is_none() && !lanes.remember(Lane(3), 0, open(now)));
+    }
+
+    #[test]
+    fn a_lane_with_an_old_saga_is_avoided() {
+        let begin = Instant::now();
+        let now = begin + SLOW_AFTER + Duration::from_millis(1);
+        let lanes = Lanes::default();
+        for lane in [Lane(0), Lane(1)] {
+            lanes.enter(lane);
+            lanes.loaded(lane);
+        }
+        lanes.remember(Lane(0), 0, open(begin));
+        for _ in 0..4 {
+            assert_eq!(lanes.choose(now).unwrap().lane, Lane(1));
+        }
+        lanes.forget(Lane(0), 0..1);
+        assert_eq!(lanes.choose(now).unwrap().lane, Lane(0));
+    }
+}

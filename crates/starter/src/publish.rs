@@ -1,0 +1,41 @@
+//! Sends starts: only such as are known to be pending in the store, and again whenever it is unknown whether they
+//! arrived. A start that arrives twice is absorbed by its ordinal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_stream::{Outgoing, PublishError, Publisher};
+use proto::Wire;
+use saga_core::record::{InboxEvent, Start};
+use service_kit::backoff::Backoff;
+use telemetry::context;
+
+use crate::events;
+
+/// First pause after a delivery that failed; the producer has tried for its own 30 s before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause between attempts: an outage is over when the broker says so, not a minute later.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// The record of one start, in its saga's lane.
+pub(crate) fn record(inbox: &Arc<str>, start: Start) -> Outgoing {
+    let lane = start.ordinal.lane;
+    let span = context::send_span(inbox, lane.0, &start.saga, &start.trace);
+    let headers = context::to_headers(&context::of_span(&span, &start.trace));
+    Outgoing { topic: inbox.clone(), lane, payload: InboxEvent::Start(start).encode(), headers }
+}
+
+/// Sends once and waits for the acknowledgements.
+pub(crate) async fn send(publisher: &Publisher, records: Vec<Outgoing>) -> Result<(), PublishError> {
+    publisher.send(records).await?.await
+}
+
+/// Sends until all is acknowledged. Cancel-safe: what is left is sent by the lane's next owner, or by the sweep.
+pub(crate) async fn deliver(publisher: &Publisher, records: Vec<Outgoing>) {
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+    while let Err(error) = send(publisher, records.clone()).await {
+        events::delivery_failed(records.len(), &error);
+        tokio::time::sleep(backoff.pause()).await;
+    }
+}

@@ -1,0 +1,273 @@
+//! The loop of one lane of the results topic: takes over what is pending, applies results, then answers who waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Record};
+use proto::{DecodeError, Wire};
+use redis_txn::CommitError;
+use saga_core::ids::Lane;
+use saga_core::record::SagaResult;
+use saga_core::starter::{PendingStart, StarterLane};
+use telemetry::context;
+
+use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, ResultBatch};
+use crate::business::Business;
+use crate::events::{self, Occasion};
+use crate::keys::{lane_key, pending_key};
+use crate::lanes::Open;
+use crate::{Shared, publish};
+
+/// Most results in one EXEC: a few windows.
+const MAX_RESULTS_PER_EXEC: usize = 256;
+
+/// Most pending entries read by one MGET.
+const MAX_ENTRIES_PER_READ: usize = 256;
+
+/// A saga that is pending for longer is started once more, each time a sweep comes by. Rare by design: this heals
+/// what no other mechanism has, such as a window whose process died between EXEC and send while the lane stayed here.
+const RESEND_AFTER: Duration = Duration::from_secs(30);
+
+/// How often a lane looks for such sagas. Lanes take turns within this time.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Most starts that one sweep of a lane sends again.
+const MAX_RESENDS_PER_SWEEP: usize = 256;
+
+/// Runs the lanes of the starter's results topic.
+pub struct ResultsRunner<B: Business> {
+    pub(crate) shared: Arc<Shared<B>>,
+}
+
+/// The lane is known to the windows as long as this lives, however the loop ends.
+struct Presence<'a, B: Business> {
+    shared: &'a Shared<B>,
+    lane: Lane,
+}
+
+impl<B: Business> Drop for Presence<'_, B> {
+    fn drop(&mut self) {
+        // First the lane, then the waiters: a window that commits meanwhile looks in the other order.
+        self.shared.lanes.leave(self.lane);
+        self.shared.waiters.lane_lost(self.lane);
+    }
+}
+
+impl<B: Business> LaneRunner for ResultsRunner<B> {
+    async fn run(&self, mut lane: OwnedLane) -> Result<(), LaneFault> {
+        let id = lane.lane();
+        self.shared.lanes.enter(id);
+        let _presence = Presence { shared: &self.shared, lane: id };
+        let stored = self.read_lane(id).await?;
+        let mut position = lane.fetch_from(stored.as_ref().map(|stored| stored.results_next)).await?;
+        if stored.is_none() {
+            // From now on a missing key means a lost store, never a new lane.
+            position = self.commit(id, position, position, Vec::new()).await?;
+        }
+        lane.set_position(position);
+        let pending: Vec<u64> = stored.unwrap_or_default().pending().collect();
+        tokio::select! {
+            taken_over = self.take_over(id, pending) => taken_over?,
+            () = lane.revoked() => return Ok(()),
+        }
+        lane.set_loaded();
+        self.shared.lanes.loaded(id);
+        let mut sweep_at = first_sweep(id, Instant::now());
+        loop {
+            match lane.next(Some(sweep_at)).await? {
+                LaneEvent::Records(records) => {
+                    position = self.apply(id, position, &records).await?;
+                    lane.set_position(position);
+                }
+                LaneEvent::End => {}
+                LaneEvent::Tick => {
+                    self.sweep(id).await?;
+                    sweep_at = Instant::now() + SWEEP_INTERVAL;
+                }
+                LaneEvent::Revoked => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Lanes that were taken over together do not sweep together.
+fn first_sweep(lane: Lane, now: Instant) -> Instant {
+    now + SWEEP_INTERVAL + SWEEP_INTERVAL * (lane.0 % 100) / 100
+}
+
+impl<B: Business> ResultsRunner<B> {
+    async fn read_lane(&self, lane: Lane) -> Result<Option<StarterLane>, LaneFault> {
+        let values = self.shared.store.read(&[lane_key(lane)]).await.map_err(restart)?;
+        let Some(bytes) = values.into_iter().next().flatten() else { return Ok(None) };
+        StarterLane::decode(&bytes).map(Some).map_err(unreadable)
+    }
+
+    /// Sends every pending start again and remembers it.
+    async fn take_over(&self, lane: Lane, pending: Vec<u64>) -> Result<(), LaneFault> {
+        for sequences in pending.chunks(MAX_ENTRIES_PER_READ) {
+            let entries = self.read_pending(lane, sequences).await?;
+            self.remember(lane, &entries);
+            events::resent(lane, entries.len(), Occasion::Takeover);
+            let records = entries.into_iter().map(|entry| publish::record(&self.shared.inbox, entry.start)).collect();
+            publish::deliver(&self.shared.publisher, records).await;
+        }
+        Ok(())
+    }
+
+    /// Sends what has been pending for long again, from the store, which knows more than this process's memory.
+    async fn sweep(&self, lane: Lane) -> Result<(), LaneFault> {
+        let stored = self.read_lane(lane).await?.unwrap_or_default();
+        self.shared.lanes.prune(lane, &stored);
+        let now = Instant::now();
+        let is_due = |sequence: &u64| !self.shared.lanes.is_younger(lane, *sequence, RESEND_AFTER, now);
+        let due: Vec<u64> = stored.pending().filter(is_due).take(MAX_RESENDS_PER_SWEEP).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let entries = self.read_pending(lane, &due).await?;
+        let unknown: Vec<_> = entries
+            .iter()
+            .filter(|entry| self.shared.lanes.recall(lane, entry.start.ordinal.sequence).is_none())
+            .cloned()
+            .collect();
+        self.remember(lane, &unknown);
+        events::resent(lane, entries.len(), Occasion::Sweep);
+        let records = entries.into_iter().map(|entry| publish::record(&self.shared.inbox, entry.start)).collect();
+        let publisher = self.shared.publisher.clone();
+        // Once only, and the lane goes on meanwhile: the next sweep is the retry.
+        self.shared.tasks.spawn(async move {
+            if let Err(error) = publish::send(&publisher, records).await {
+                events::delivery_failed(1, &error);
+            }
+        });
+        Ok(())
+    }
+
+    fn remember(&self, lane: Lane, entries: &[PendingStart]) {
+        for entry in entries {
+            let subject = entry.subject.as_str().into();
+            let open = Open { saga: entry.start.saga, subject, since: Instant::now() };
+            self.shared.lanes.remember(lane, entry.start.ordinal.sequence, open);
+        }
+    }
+
+    /// The entries of these sequences, without those that have ended since.
+    async fn read_pending(&self, lane: Lane, sequences: &[u64]) -> Result<Vec<PendingStart>, LaneFault> {
+        let keys: Vec<String> = sequences.iter().map(|sequence| pending_key(lane, *sequence)).collect();
+        let values = self.shared.store.read(&keys).await.map_err(restart)?;
+        let mut entries = Vec::with_capacity(values.len());
+        let mut missing = Vec::new();
+        for (sequence, value) in sequences.iter().zip(values) {
+            match value {
+                Some(bytes) => entries.push(PendingStart::decode(&bytes).map_err(unreadable)?),
+                None => missing.push(*sequence),
+            }
+        }
+        if !missing.is_empty() {
+            let lane_now = self.read_lane(lane).await?.unwrap_or_default();
+            if let Some(sequence) = missing.iter().find(|sequence| !lane_now.ended.contains(**sequence)) {
+                let why = format!("sequence {sequence} has not ended, but its pending entry is missing");
+                return Err(HaltReason::Corrupt(why).into());
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Applies records that begin at `position`; answers the position after them.
+    async fn apply(&self, lane: Lane, mut position: i64, records: &[Record]) -> Result<i64, LaneFault> {
+        for chunk in records.chunks(MAX_RESULTS_PER_EXEC) {
+            let mut results = Vec::with_capacity(chunk.len());
+            let mut halt = None;
+            let mut next = position;
+            for record in chunk {
+                match SagaResult::decode(&record.payload) {
+                    Ok(result) => results.push(self.incoming(lane, record, result)),
+                    Err(error @ DecodeError::Malformed { .. }) => events::result_malformed(lane, record.offset, &error),
+                    Err(error @ DecodeError::UnknownFormat { .. }) => {
+                        halt = Some(HaltReason::UnknownFormat(format!("offset {}: {error}", record.offset)));
+                        break;
+                    }
+                }
+                next = record.offset + 1;
+            }
+            position = self.commit(lane, position, next, results).await?;
+            if let Some(reason) = halt {
+                return Err(reason.into());
+            }
+        }
+        Ok(position)
+    }
+
+    fn incoming(&self, lane: Lane, record: &Record, mut result: SagaResult) -> Incoming {
+        if result.trace.traceparent.is_empty() {
+            result.trace = context::from_headers(&record.headers);
+        }
+        let known = (result.ordinal.starter == self.shared.starter && result.ordinal.lane == lane)
+            .then(|| self.shared.lanes.recall(lane, result.ordinal.sequence))
+            .flatten();
+        Incoming { offset: record.offset, result: Arc::new(result), known }
+    }
+
+    /// One EXEC; then, and only then, whoever waits is answered.
+    async fn commit(&self, lane: Lane, expected: i64, next: i64, results: Vec<Incoming>) -> Result<i64, LaneFault> {
+        let told: Vec<_> =
+            results.iter().map(|one| (one.result.clone(), one.known.as_ref().map(|open| open.since))).collect();
+        let batch = ResultBatch {
+            business: self.shared.business.clone(),
+            starter: self.shared.starter.clone(),
+            lane,
+            expected,
+            next,
+            results,
+        };
+        let (fates, corrupt) = match self.shared.store.lane_queue(lane.0).run(batch).await.map_err(restart)? {
+            BatchOutcome::Committed { fates, corrupt } => (fates, corrupt),
+            BatchOutcome::Fenced { found } => {
+                events::fenced(lane, expected, found);
+                return Err(LaneFault::Restart(format!("fenced: expected {expected}, found {found}")));
+            }
+        };
+        for ((result, since), fate) in told.iter().zip(&fates) {
+            self.tell(lane, result, *since, *fate);
+        }
+        // An ignored result that is foreign has not ended a sequence of ours.
+        let ended = told.iter().zip(&fates).filter(|(_, fate)| ends_sequence(**fate));
+        self.shared.lanes.forget(lane, ended.map(|((result, _), _)| result.ordinal.sequence));
+        match corrupt {
+            Some(why) => Err(HaltReason::Corrupt(why).into()),
+            None => Ok(next),
+        }
+    }
+
+    fn tell(&self, lane: Lane, result: &Arc<SagaResult>, since: Option<Instant>, fate: Fate) {
+        let _span = context::is_recorded(&result.trace)
+            .then(|| context::process_span(&self.shared.results_topic, lane.0, &result.saga, &result.trace).entered());
+        match fate {
+            Fate::Applied => {
+                events::result_applied(result, since.map(|since| since.elapsed()));
+                self.shared.waiters.ended(result);
+            }
+            Fate::Ignored(why) => {
+                events::result_ignored(result, why);
+                self.shared.waiters.elsewhere(result.saga);
+            }
+        }
+    }
+}
+
+fn ends_sequence(fate: Fate) -> bool {
+    matches!(fate, Fate::Applied | Fate::Ignored(Ignored::NotCurrent | Ignored::Duplicate))
+}
+
+/// The store is away: the stream runs the lane again, after a pause.
+fn restart(error: CommitError) -> LaneFault {
+    LaneFault::Restart(error.to_string())
+}
+
+/// A stored value cannot be read.
+fn unreadable(error: DecodeError) -> LaneFault {
+    match error {
+        DecodeError::Malformed { .. } => HaltReason::Corrupt(error.to_string()).into(),
+        DecodeError::UnknownFormat { .. } => HaltReason::UnknownFormat(error.to_string()).into(),
+    }
+}

@@ -1,0 +1,125 @@
+//! The transaction of a window: its members' subjects, their sequences and pending entries, all in one EXEC.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::Wire;
+use redis_txn::{STORE_ID_KEY, Transaction, Unread, View};
+use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
+use saga_core::record::Start;
+use saga_core::starter::{PendingStart, StarterLane};
+use uuid::Uuid;
+
+use crate::business::{Business, Decision};
+use crate::keys::{lane_key, pending_key};
+
+/// One request of a window.
+pub(crate) struct Member<R> {
+    /// Chosen before the first attempt, so that the transaction may run again.
+    pub saga: SagaId,
+    pub request: R,
+    pub trace: TraceContext,
+}
+
+/// Starts the sagas of one window.
+pub(crate) struct WindowTransaction<B: Business> {
+    pub business: Arc<B>,
+    pub starter: Starter,
+    pub results_topic: Arc<str>,
+    pub lane: Lane,
+    pub members: Vec<Member<B::Request>>,
+}
+
+/// What one member is told.
+#[derive(Debug)]
+pub(crate) enum Decided<A> {
+    Started,
+    Joins(SagaId),
+    Answered(A),
+}
+
+/// What the EXEC of a window did.
+#[derive(Debug)]
+pub(crate) enum WindowOutcome<A> {
+    /// One entry per member, in order, and what is pending now.
+    Committed { decided: Vec<Decided<A>>, pending: Vec<PendingStart> },
+    /// The lane's value cannot be read; nothing was written.
+    Corrupt(String),
+}
+
+impl<B: Business> Transaction for WindowTransaction<B> {
+    type Outcome = WindowOutcome<B::Answer>;
+
+    fn keys(&self, keys: &mut Vec<String>) {
+        keys.push(lane_key(self.lane));
+        for member in &self.members {
+            self.business.keys(self.business.subject(&member.request), keys);
+        }
+    }
+
+    fn covered_keys(&self, keys: &mut Vec<String>) {
+        // A store that is replaced loses the lane's key too, which is watched.
+        keys.push(STORE_ID_KEY.to_owned());
+    }
+
+    fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {
+        if let Some(corrupt) = self.other_store(view)? {
+            return Ok(WindowOutcome::Corrupt(corrupt));
+        }
+        let mut lane = match read_lane(view, self.lane)? {
+            Ok(lane) => lane.unwrap_or_default(),
+            Err(corrupt) => return Ok(WindowOutcome::Corrupt(corrupt)),
+        };
+        let mut decided = Vec::with_capacity(self.members.len());
+        let mut pending = Vec::with_capacity(self.members.len());
+        for member in &self.members {
+            let ordinal = Ordinal { starter: self.starter.clone(), lane: self.lane, sequence: lane.next_sequence };
+            let plan = match self.business.decide(view, &member.request, member.saga, &ordinal)? {
+                Decision::Start(plan) => plan,
+                Decision::Join(saga) => {
+                    decided.push(Decided::Joins(saga));
+                    continue;
+                }
+                Decision::Answer(answer) => {
+                    decided.push(Decided::Answered(answer));
+                    continue;
+                }
+            };
+            let sequence = lane.allocate();
+            let entry = PendingStart {
+                start: Start {
+                    saga: member.saga,
+                    ordinal,
+                    definition: plan.definition,
+                    inputs: plan.inputs,
+                    results_topic: self.results_topic.to_string(),
+                    trace: member.trace.clone(),
+                },
+                subject: self.business.subject(&member.request).to_owned(),
+            };
+            view.set(pending_key(self.lane, sequence), entry.encode());
+            pending.push(entry);
+            decided.push(Decided::Started);
+        }
+        if !pending.is_empty() {
+            view.set(lane_key(self.lane), lane.encode());
+        }
+        Ok(WindowOutcome::Committed { decided, pending })
+    }
+}
+
+impl<B: Business> WindowTransaction<B> {
+    /// The ordinal names the store that counts: sequences of another one must never be given out under its name.
+    fn other_store(&self, view: &mut View<'_>) -> Result<Option<String>, Unread> {
+        let found = view.get(STORE_ID_KEY)?;
+        let is_ours = |id: &Bytes| Uuid::try_parse_ascii(id).is_ok_and(|id| id == self.starter.store);
+        Ok((!found.as_ref().is_some_and(is_ours))
+            .then(|| "the store is not the one of this process's start; restart the service".to_owned()))
+    }
+}
+
+/// The lane's value; the inner error says why it cannot be read.
+pub(crate) fn read_lane(view: &mut View<'_>, lane: Lane) -> Result<Result<Option<StarterLane>, String>, Unread> {
+    let Some(bytes) = view.get(&lane_key(lane))? else { return Ok(Ok(None)) };
+    Ok(StarterLane::decode(&bytes).map(Some).map_err(|error| error.to_string()))
+}

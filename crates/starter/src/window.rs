@@ -1,0 +1,201 @@
+//! How long sagas wait for company, and on which lane they go: pure policy, time arrives as an argument.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use saga_core::ids::Lane;
+
+/// Most sagas in one window: one EXEC, one produce request. Larger ones gain nothing measurable and delay the first.
+pub const WINDOW_SAGAS: usize = 64;
+
+/// Below this rate of starts per second and process nobody waits: company is not worth a delay.
+const QUIET_PER_S: f64 = 50.0;
+
+/// From this rate on a window is open for [`BUSY_WAIT_MS`]: some five sagas or more share every hop.
+const BUSY_PER_S: f64 = 500.0;
+
+/// How long a window is open at [`BUSY_PER_S`], in milliseconds.
+const BUSY_WAIT_MS: f64 = 10.0;
+
+/// From this rate on a window is open for [`FULL_WAIT_MS`] and nearly always ends by its size.
+const FULL_PER_S: f64 = 4_000.0;
+
+/// The longest a window is ever open, in milliseconds.
+const FULL_WAIT_MS: f64 = 20.0;
+
+/// Time constant of the measured rate: long enough to be steady, short enough to follow a load that starts.
+const RATE_WINDOW_S: f64 = 1.0;
+
+/// A lane whose oldest pending saga is older than this is avoided: something along it stands still.
+pub const SLOW_AFTER: Duration = Duration::from_secs(1);
+
+/// An avoided lane is tried again with one saga each time this has passed.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts per second, as an exponentially fading mean.
+#[derive(Clone, Debug, Default)]
+pub struct Rate {
+    per_s: f64,
+    at: Option<Instant>,
+}
+
+impl Rate {
+    /// Counts starts that arrived now.
+    pub fn arrived(&mut self, count: usize, now: Instant) {
+        self.per_s = self.per_second(now) + count as f64 / RATE_WINDOW_S;
+        self.at = Some(now);
+    }
+
+    /// The rate as it is now.
+    pub fn per_second(&self, now: Instant) -> f64 {
+        let Some(at) = self.at else { return 0.0 };
+        let passed_s = now.saturating_duration_since(at).as_secs_f64();
+        self.per_s * (-passed_s / RATE_WINDOW_S).exp()
+    }
+}
+
+/// How long a window stays open at this rate; zero: send what is there.
+pub fn open_for(rate_per_s: f64) -> Duration {
+    let between = |low: f64, high: f64| ((rate_per_s - low) / (high - low)).clamp(0.0, 1.0);
+    let wait_ms = BUSY_WAIT_MS * between(QUIET_PER_S, BUSY_PER_S)
+        + (FULL_WAIT_MS - BUSY_WAIT_MS) * between(BUSY_PER_S, FULL_PER_S);
+    Duration::from_secs_f64(wait_ms / 1_000.0)
+}
+
+/// How a lane that is owned and loaded is doing. Lanes that are halted or not loaded are not candidates at all:
+/// their results would not come home to this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Sagas come back.
+    Good,
+    /// Its oldest pending saga is older than [`SLOW_AFTER`].
+    Slow,
+}
+
+/// Where the members of one window go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The lane of the window.
+    pub lane: Lane,
+    /// A slow lane that is to be tried with one saga.
+    pub probe: Option<Lane>,
+}
+
+/// Picks the lanes of the windows: the healthy ones in turn.
+#[derive(Debug, Default)]
+pub struct Chooser {
+    last: Option<Lane>,
+    /// When each slow lane was found slow or last tried.
+    tried: BTreeMap<Lane, Instant>,
+}
+
+impl Chooser {
+    /// The next window's lanes; `lanes` ascending. `None` when there is no candidate.
+    pub fn choose(&mut self, lanes: &[(Lane, Health)], now: Instant) -> Option<Choice> {
+        let is_slow = |lane: &Lane| {
+            lanes.binary_search_by_key(lane, |(other, _)| *other).is_ok_and(|at| lanes[at].1 == Health::Slow)
+        };
+        self.tried.retain(|lane, _| is_slow(lane));
+        let Some(lane) = self.next_in_turn(lanes, Some(Health::Good)) else {
+            let lane = self.next_in_turn(lanes, None)?;
+            self.last = Some(lane);
+            return Some(Choice { lane, probe: None });
+        };
+        self.last = Some(lane);
+        Some(Choice { lane, probe: self.due_probe(lanes, now) })
+    }
+
+    fn next_in_turn(&self, lanes: &[(Lane, Health)], wanted: Option<Health>) -> Option<Lane> {
+        let fits = |health: Health| wanted.is_none_or(|wanted| wanted == health);
+        let split = self.last.map_or(0, |last| lanes.partition_point(|(lane, _)| *lane <= last));
+        let (before, after) = lanes.split_at(split);
+        after.iter().chain(before).find(|(_, health)| fits(*health)).map(|(lane, _)| *lane)
+    }
+
+    fn due_probe(&mut self, lanes: &[(Lane, Health)], now: Instant) -> Option<Lane> {
+        let mut probe = None;
+        for (lane, _) in lanes.iter().filter(|(_, health)| *health == Health::Slow) {
+            let tried = self.tried.entry(*lane).or_insert(now);
+            if probe.is_none() && now.saturating_duration_since(*tried) >= PROBE_INTERVAL {
+                *tried = now;
+                probe = Some(*lane);
+            }
+        }
+        probe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_good(count: u32) -> Vec<(Lane, Health)> {
+        (0..count).map(|lane| (Lane(lane), Health::Good)).collect()
+    }
+
+    #[test]
+    fn nobody_waits_when_it_is_quiet_and_nobody_longer_than_the_most() {
+        assert_eq!(open_for(0.0), Duration::ZERO);
+        assert_eq!(open_for(50.0), Duration::ZERO);
+        assert_eq!(open_for(500.0), Duration::from_millis(10));
+        assert_eq!(open_for(1e9), Duration::from_millis(20));
+        let mut last = Duration::ZERO;
+        for rate in 0..10_000 {
+            let wait = open_for(f64::from(rate));
+            assert!(wait >= last && wait <= Duration::from_millis(20));
+            last = wait;
+        }
+    }
+
+    #[test]
+    fn the_rate_follows_the_load_and_fades() {
+        let begin = Instant::now();
+        let mut rate = Rate::default();
+        for step in 0..5_000_u64 {
+            rate.arrived(1, begin + Duration::from_millis(2 * step));
+        }
+        let end = begin + Duration::from_secs(10);
+        assert!((rate.per_second(end) - 500.0).abs() < 10.0, "{}", rate.per_second(end));
+        assert!(rate.per_second(end + Duration::from_secs(5)) < 5.0);
+    }
+
+    #[test]
+    fn healthy_lanes_are_used_evenly() {
+        let lanes = all_good(7);
+        let mut chooser = Chooser::default();
+        let mut used = BTreeMap::new();
+        for _ in 0..70 {
+            let choice = chooser.choose(&lanes, Instant::now()).unwrap();
+            *used.entry(choice.lane).or_insert(0) += 1;
+        }
+        assert!(used.len() == 7 && used.values().all(|count| *count == 10), "{used:?}");
+    }
+
+    #[test]
+    fn a_slow_lane_is_skipped_and_tried_once_per_second() {
+        let mut lanes = all_good(3);
+        lanes[1].1 = Health::Slow;
+        let begin = Instant::now();
+        let mut chooser = Chooser::default();
+        let mut probes = Vec::new();
+        for step in 0..300 {
+            let now = begin + Duration::from_millis(step * 10);
+            let choice = chooser.choose(&lanes, now).unwrap();
+            assert_ne!(choice.lane, Lane(1));
+            probes.extend(choice.probe);
+        }
+        assert_eq!(probes, vec![Lane(1); 2], "three seconds, the first of them without a try");
+        lanes[1].1 = Health::Good;
+        let used: Vec<_> = (0..3).map(|_| chooser.choose(&lanes, begin).unwrap().lane).collect();
+        assert!(used.contains(&Lane(1)));
+    }
+
+    #[test]
+    fn when_all_are_slow_all_are_used() {
+        let lanes: Vec<_> = (0..4).map(|lane| (Lane(lane), Health::Slow)).collect();
+        let mut chooser = Chooser::default();
+        let used: Vec<_> = (0..4).map(|_| chooser.choose(&lanes, Instant::now()).unwrap().lane.0).collect();
+        assert_eq!(used, [0, 1, 2, 3]);
+        assert_eq!(chooser.choose(&[], Instant::now()), None);
+    }
+}
