@@ -5,6 +5,7 @@
 
 mod instrument;
 
+pub(crate) use instrument::set_resource;
 pub use instrument::{Counter, Describe, Gauge, Histogram, Label, render};
 
 /// Bucket bounds for durations in seconds, from a local hop to the longest request.
