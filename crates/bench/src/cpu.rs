@@ -1,0 +1,82 @@
+//! CPU time by process, and a fixed loop that tells how fast the machine is at the moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Clock ticks per second of `/proc/<pid>/stat`; Linux shows user space 100 on every architecture.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Rounds of the fixed loop: about a quarter of a second on one core of 2026.
+const LOOP_ROUNDS: u64 = 100_000_000;
+
+/// User and system time that a process has used so far; `None` when it is gone.
+pub fn used_by(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name may hold spaces and brackets: the fields are counted from the last closing bracket.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// CPU time of several processes at one moment, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot(BTreeMap<String, Duration>);
+
+impl Snapshot {
+    /// Reads the processes; one that is gone is left out.
+    pub fn take(processes: &[(String, u32)]) -> Self {
+        Self(
+            processes
+                .iter()
+                .filter_map(|(name, pid)| Some((name.clone(), used_by(*pid)?)))
+                .collect(),
+        )
+    }
+
+    /// Time used since an earlier snapshot, by name.
+    pub fn since(&self, earlier: &Self) -> BTreeMap<String, Duration> {
+        self.0
+            .iter()
+            .map(|(name, now)| {
+                let before = earlier.0.get(name).copied().unwrap_or_default();
+                (name.clone(), now.saturating_sub(before))
+            })
+            .collect()
+    }
+}
+
+/// Milliseconds that the fixed loop takes now. The machine is shared: figures of two runs compare only when this agrees.
+pub fn fixed_loop_ms() -> f64 {
+    let begin = Instant::now();
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for _ in 0..LOOP_ROUNDS {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    black_box(state);
+    begin.elapsed().as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_the_time_of_this_process() {
+        let pid = std::process::id();
+        let before = Snapshot::take(&[("me".into(), pid)]);
+        while used_by(pid).unwrap_or_default() < before.0["me"] + Duration::from_millis(20) {
+            fixed_loop_ms();
+        }
+        let used = Snapshot::take(&[("me".into(), pid)]).since(&before);
+        assert!(used["me"] >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_dead_process_is_left_out() {
+        assert!(used_by(u32::MAX).is_none());
+    }
+}

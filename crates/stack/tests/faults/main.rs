@@ -1,0 +1,113 @@
+//! One process of each kind is killed with SIGKILL in the middle of 200 checkouts and started again.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/drill.rs"]
+mod drill;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use common::{Order, until};
+use stack::{Progress, Shop, Stack};
+use tokio::sync::Mutex;
+
+/// Everything ends within this time after a service or a Redis is back.
+const SETTLE: Duration = Duration::from_secs(30);
+/// The same after Kafka is back.
+const SETTLE_KAFKA: Duration = Duration::from_secs(60);
+
+struct World {
+    shop: Shop,
+    stack: Mutex<Stack>,
+}
+
+fn main() -> ExitCode {
+    common::run(
+        Order::OneByOne,
+        |_| {},
+        |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
+        async |world: World| world.stack.into_inner().stop().await.map(drop),
+        vec![
+            scenario!(orchestrator_is_killed),
+            scenario!(order_svc_is_killed),
+            scenario!(stock_svc_is_killed),
+            scenario!(payment_svc_is_killed),
+            scenario!(gateway_is_killed),
+            scenario!(redis_of_orders_is_killed),
+            scenario!(redis_of_stock_is_killed),
+            scenario!(redis_of_payment_is_killed),
+            scenario!(redis_of_orchestrator_is_killed),
+            scenario!(kafka_is_killed),
+            scenario!(items_cannot_be_added_while_stock_is_away),
+        ],
+    )
+}
+
+async fn kill(world: Arc<World>, name: &str, settle: Duration) -> anyhow::Result<()> {
+    world.stack.lock().await.wait_until_ready(&Progress::silent()).await?;
+    let strike = async || world.stack.lock().await.kill(name);
+    let heal = async || world.stack.lock().await.restart(name);
+    drill::drill(&world.shop, settle, strike, heal).await
+}
+
+async fn orchestrator_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "orchestrator-1", SETTLE).await
+}
+
+async fn order_svc_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "order-svc-1", SETTLE).await
+}
+
+async fn stock_svc_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "stock-svc-1", SETTLE).await
+}
+
+async fn payment_svc_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "payment-svc-1", SETTLE).await
+}
+
+async fn gateway_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "gateway", SETTLE).await
+}
+
+async fn redis_of_orders_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "redis-order", SETTLE).await
+}
+
+async fn redis_of_stock_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "redis-stock", SETTLE).await
+}
+
+async fn redis_of_payment_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "redis-payment", SETTLE).await
+}
+
+async fn redis_of_orchestrator_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "redis-orchestrator", SETTLE).await
+}
+
+async fn kafka_is_killed(world: Arc<World>) -> anyhow::Result<()> {
+    kill(world, "kafka", SETTLE_KAFKA).await
+}
+
+/// `addItem` needs a price: without stock-svc it is 503, and nothing is added.
+async fn items_cannot_be_added_while_stock_is_away(world: Arc<World>) -> anyhow::Result<()> {
+    let shop = &world.shop;
+    let item = shop.create_item(1, 5).await?;
+    let user = shop.create_user(5).await?;
+    let order = shop.create_order(&user, &[]).await?;
+    let mut stack = world.stack.lock().await;
+    stack.kill("stock-svc-1")?;
+    let answer = shop.add_item(&order, &item, 1).await?;
+    stack.restart("stock-svc-1")?;
+    ensure!(answer.status == 503, "{}: {}", answer.status, answer.text());
+    ensure!(shop.find_order(&order).await?.items.is_empty());
+    until("items can be added again", SETTLE, async || {
+        let answer = shop.add_item(&order, &item, 1).await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await
+}
