@@ -1,0 +1,137 @@
+//! The handle to one Redis.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Client;
+use service_kit::backoff::Backoff;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::args::Settings;
+use crate::committer::Committer;
+use crate::connection::{Failure, Private, client, first_error, pipeline, string};
+use crate::error::{CheckError, CommitError};
+use crate::queue::{Handles, Queue, Shared};
+use crate::reader::Reader;
+use crate::{bulk, check};
+
+/// The key of the data set's random id.
+pub const STORE_ID_KEY: &str = "store:id";
+
+/// How long `connect` tries: a Redis that was just started, or loads its data, gets that time.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// First and longest pause between two attempts to connect.
+const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Cheap handle to one Redis: its committer task, and reads.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    handles: Arc<Handles>,
+    client: Client,
+    response_timeout: Duration,
+    reader: Reader,
+    id: OnceLock<Uuid>,
+}
+
+impl Store {
+    /// Connects (retrying with backoff for up to 30 s), and starts the committer task.
+    pub async fn connect(settings: Settings) -> Result<Self, CommitError> {
+        let client = client(&settings.address).map_err(unavailable)?;
+        let deadline = Instant::now() + CONNECT_DEADLINE;
+        let mut backoff = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
+        let connection = loop {
+            match Private::open(&client, settings.response_timeout).await {
+                Ok(connection) => break connection,
+                Err(cause) if Instant::now() >= deadline => return Err(unavailable(cause)),
+                Err(cause) => tracing::debug!(address = %settings.address, %cause, "the store does not answer yet"),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        };
+        let shared = Arc::new(Shared::new());
+        let inner = Inner {
+            handles: Arc::new(Handles { shared: Arc::clone(&shared) }),
+            reader: Reader::new(client.clone(), settings.response_timeout),
+            client: client.clone(),
+            response_timeout: settings.response_timeout,
+            id: OnceLock::new(),
+        };
+        tokio::spawn(Committer::new(settings, client, connection, shared).run());
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Checks version, `maxmemory-policy noeviction`, `appendonly yes`, `appendfsync always`,
+    /// `no-appendfsync-on-rewrite no`; each failure is one sentence that says what to set.
+    ///
+    /// `allow_unsafe_fsync` lets the last three pass: for tests, and for those who can live with lost data.
+    pub async fn check(&self, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
+        check::check(&self.inner.reader, allow_unsafe_fsync).await
+    }
+
+    /// The random id of this data set, made when it is first asked for (`store:id`).
+    pub async fn id(&self) -> Result<Uuid, CommitError> {
+        if let Some(id) = self.inner.id.get() {
+            return Ok(*id);
+        }
+        let mut commands = pipeline();
+        commands.cmd("SET").arg(STORE_ID_KEY).arg(Uuid::new_v4().to_string()).arg("NX");
+        commands.cmd("GET").arg(STORE_ID_KEY);
+        let mut replies = self.inner.reader.ask(&commands).await?;
+        first_error(&replies).map_err(unavailable)?;
+        let text = replies.pop().and_then(string).unwrap_or_default();
+        let id = Uuid::try_parse_ascii(&text).map_err(|_| CommitError::WrongType(STORE_ID_KEY.to_owned()))?;
+        Ok(*self.inner.id.get_or_init(|| id))
+    }
+
+    /// A queue for one lane: its transactions are retried without limit.
+    pub fn lane_queue(&self, lane: u32) -> Queue {
+        Queue::lane(Arc::clone(&self.inner.handles), lane)
+    }
+
+    /// The queue for REST requests: bounded attempts, bounded patience.
+    pub fn rest_queue(&self) -> Queue {
+        Queue::rest(Arc::clone(&self.inner.handles))
+    }
+
+    /// Plain MGET on a shared connection that is never used for WATCH.
+    ///
+    /// Up to 1 000 keys are one atomic look; more are read in pieces. A key of another type reads as `None`.
+    pub async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CommitError> {
+        self.inner.reader.read(keys).await
+    }
+
+    /// Blind MSET chunks of about 1 000 rows on a connection of its own, a few outstanding; not atomic.
+    ///
+    /// Returns the number of rows. On an error some of them may be written.
+    pub fn bulk_set<I>(&self, rows: I) -> impl Future<Output = Result<u64, CommitError>> + Send
+    where
+        I: Iterator<Item = (String, Bytes)> + Send,
+    {
+        bulk::set(&self.inner.client, self.inner.response_timeout, rows)
+    }
+
+    /// Whether the store answered lately (readiness).
+    pub fn is_healthy(&self) -> bool {
+        self.inner.handles.shared.is_healthy()
+    }
+
+    /// Finishes what was handed in, then ends the committer task.
+    ///
+    /// If the store is away, transactions of the lanes too are given up after `rest_patience`.
+    pub async fn shutdown(&self) {
+        self.inner.handles.shared.close();
+        self.inner.handles.shared.ended().await;
+    }
+}
+
+/// Nothing was sent, or it was refused.
+pub(crate) fn unavailable(failure: Failure) -> CommitError {
+    CommitError::Unavailable(failure.to_string())
+}

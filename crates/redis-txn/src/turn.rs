@@ -1,0 +1,92 @@
+//! Taking turns when replicas fight over the same keys: advice for speed, never for safety.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use telemetry::metrics::REDIS_TURNS;
+
+use crate::connection::{Failure, Private, first_error, pipeline, string};
+
+/// How long a turn lasts if its owner does not end it: several batches' worth.
+const TURN_MS: u64 = 50;
+
+/// How long one waits for somebody else's turn to end before going on without: a little more than a turn.
+const TURN_PATIENCE: Duration = Duration::from_millis(60);
+
+/// Pause between two attempts to get the turn, shortest and longest: about one batch.
+const TURN_PAUSE_MS: std::ops::Range<u64> = 1..4;
+
+/// After this many nil EXECs in a row a turn is taken.
+pub(crate) const NILS_BEFORE_TURN: u32 = 2;
+
+/// So many batches go on taking turns: the fight is seldom over with one of them.
+const TURNS_IN_A_ROW: u32 = 16;
+
+/// The committer's part in it.
+#[derive(Default)]
+pub(crate) struct Turn {
+    key: Option<String>,
+    left: u32,
+    ends_at: Option<Instant>,
+}
+
+impl Turn {
+    /// A nil EXEC, the so-manieth in a row.
+    pub(crate) fn conflicted(&mut self, nils_in_a_row: u32) {
+        if nils_in_a_row >= NILS_BEFORE_TURN {
+            self.left = TURNS_IN_A_ROW;
+        }
+    }
+
+    /// An EXEC happened; it has ended the turn, if there was one.
+    pub(crate) fn committed(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        self.ends_at = None;
+    }
+
+    /// Whether a turn should be taken before the next WATCH.
+    pub(crate) fn is_due(&self) -> bool {
+        self.left > 0 && self.held().is_none()
+    }
+
+    /// The key to unlink in the EXEC: only while the turn is ours, a later one belongs to somebody else.
+    pub(crate) fn held(&self) -> Option<&str> {
+        self.ends_at.filter(|end| Instant::now() < *end).and(self.key.as_deref())
+    }
+
+    /// Asks for the turn until it is had or patience is at its end.
+    pub(crate) async fn take(&mut self, connection: &mut Private, process: &str) -> Result<(), Failure> {
+        let give_up = Instant::now() + TURN_PATIENCE;
+        let key = match &mut self.key {
+            Some(key) => key,
+            none => none.insert(turn_key(connection).await?),
+        };
+        loop {
+            let ends_at = Instant::now() + Duration::from_millis(TURN_MS);
+            let mut commands = pipeline();
+            commands.cmd("SET").arg(&*key).arg(process).arg("NX").arg("PX").arg(TURN_MS);
+            let replies = connection.ask(&commands).await?;
+            first_error(&replies)?;
+            if matches!(replies.first(), Some(Value::Okay)) {
+                self.ends_at = Some(ends_at);
+                REDIS_TURNS.add(1, &[("outcome", "got")]);
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                REDIS_TURNS.add(1, &[("outcome", "passed")]);
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(rand::random_range(TURN_PAUSE_MS))).await;
+        }
+    }
+}
+
+/// All processes of a store must ask for the same key, so it carries the store's id.
+async fn turn_key(connection: &mut Private) -> Result<String, Failure> {
+    let mut commands = pipeline();
+    commands.cmd("GET").arg(crate::store::STORE_ID_KEY);
+    let mut replies = connection.ask(&commands).await?;
+    first_error(&replies)?;
+    let id = replies.pop().and_then(string).unwrap_or_default();
+    Ok(format!("turn:{}", String::from_utf8_lossy(&id)))
+}
