@@ -102,3 +102,6 @@ pub fn admit(record: Option<&StepRecord>, direction: Direction) -> Admission {
         (Some(StepRecord::Undone | StepRecord::Cancelled), Direction::Undo) => Admission::RepeatUndone,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,3 +39,6 @@ pub struct PendingStart {
     /// The starter's own name for what the saga is about (an order id): the result does not carry it.
     pub subject: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,9 @@ impl LaneState {
             }
             return Err(Ignored::DefinitionNotNewer);
         }
-        if self.definitions.len() >= MAX_DEFINITIONS {
+        // A version that nobody runs makes room for the one that follows it.
+        let replaces = active.is_some_and(|active| self.definitions.open_sagas(&active.id) == 0);
+        if !replaces && self.definitions.len() >= MAX_DEFINITIONS {
             let error = format!("{}: the lane knows {MAX_DEFINITIONS} definitions", definition.id);
             effects.push(Effect::Alarm(Alarm::DefinitionInvalid(error)));
             return Err(Ignored::TooManyDefinitions);

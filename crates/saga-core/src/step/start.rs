@@ -12,21 +12,26 @@ use crate::saga::{Deadline, Phase, Saga, StepState};
 impl LaneState {
     pub(super) fn start(&mut self, start: &Start, at: At, effects: &mut Vec<Effect>) -> Verdict {
         self.check_ordinal(start, effects)?;
-        if let Some(limit) = self.limit_reached(start) {
-            let saga = start.saga;
-            effects.push(Effect::Alarm(Alarm::LaneFull { saga, limit }));
-            self.refuse(start, UndoCause::Invalid, invalid(limit), effects);
-            return Ok(());
-        }
-        match self.definitions.active(&start.definition).cloned() {
-            Some(definition) => self.run(start, &definition, at, effects),
-            None => self.park(start, at),
+        let definition = self.definitions.active(&start.definition).cloned();
+        if start.ordinal.sequence > MAX_SEQUENCE {
+            self.refuse_at_limit(start, "the sequence is too high", effects);
+        } else if !self.has_room_for(start) {
+            self.refuse_at_limit(start, "too many starters", effects);
+        } else if let Some(definition) = definition {
+            self.run(start, &definition, at, effects);
+        } else if self.parked.len() >= MAX_PARKED {
+            self.refuse_at_limit(start, "too many starts wait for a definition", effects);
+        } else {
+            self.park(start, at);
         }
         Ok(())
     }
 
     /// Runs a start whose definition is known, or ends it as refused.
     pub(super) fn run(&mut self, start: &Start, definition: &Arc<Definition>, at: At, effects: &mut Vec<Effect>) {
+        if self.sagas.len() >= MAX_OPEN_SAGAS {
+            return self.refuse_at_limit(start, "too many open sagas", effects);
+        }
         let saga = match new_saga(start, definition, self.fold_version, at) {
             Ok(saga) => saga,
             Err(reason) => return self.refuse(start, UndoCause::Invalid, invalid(&reason), effects),
@@ -84,19 +89,10 @@ impl LaneState {
         Err(Ignored::StartContradicts)
     }
 
-    fn limit_reached(&self, start: &Start) -> Option<&'static str> {
-        let waits = self.definitions.active(&start.definition).is_none();
-        if start.ordinal.sequence > MAX_SEQUENCE {
-            Some("the sequence is too high")
-        } else if !self.has_room_for(start) {
-            Some("too many starters")
-        } else if self.sagas.len() >= MAX_OPEN_SAGAS {
-            Some("too many open sagas")
-        } else if waits && self.parked.len() >= MAX_PARKED {
-            Some("too many starts wait for a definition")
-        } else {
-            None
-        }
+    fn refuse_at_limit(&mut self, start: &Start, limit: &'static str, effects: &mut Vec<Effect>) {
+        let saga = start.saga;
+        effects.push(Effect::Alarm(Alarm::LaneFull { saga, limit }));
+        self.refuse(start, UndoCause::Invalid, invalid(limit), effects);
     }
 
     fn has_room_for(&self, start: &Start) -> bool {

@@ -3,7 +3,7 @@
 use saga_core::definition::Definition;
 use saga_core::effect::{Alarm, Effect, Ignored};
 use saga_core::ids::Lane;
-use saga_core::lane::{MAX_PARKED, MAX_SEQUENCE};
+use saga_core::lane::{MAX_DEFINITIONS, MAX_PARKED, MAX_SEQUENCE};
 use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply};
 
 use crate::plans::{CHAIN, CHECKOUT, DIAMOND, PARALLEL, PIVOT};
@@ -511,6 +511,24 @@ fn starts_beyond_the_parking_limit_end_as_invalid() {
         }
     }
     assert_eq!(state.parked().len(), MAX_PARKED);
+}
+
+#[test]
+fn a_lane_that_knows_too_many_definitions_takes_only_newer_versions() {
+    let mut state = saga_core::lane::LaneState::new(LANE);
+    let mut activate = |number: usize, version: &str| {
+        let text = CHECKOUT
+            .replace("name: checkout", &format!("name: c{number}"))
+            .replace("version: 1", &format!("version: {version}"));
+        let offset = state.next_offset();
+        let step = state.step(&InboxRecord { offset, time_ms: 0, event: InboxEvent::Activate { text } });
+        (step.ignored, state.definitions().len())
+    };
+    for number in 0..MAX_DEFINITIONS {
+        assert_eq!(activate(number, "1"), (None, number + 1));
+    }
+    assert_eq!(activate(MAX_DEFINITIONS, "1"), (Some(Ignored::TooManyDefinitions), MAX_DEFINITIONS));
+    assert_eq!(activate(3, "2"), (None, MAX_DEFINITIONS));
 }
 
 #[test]
