@@ -106,7 +106,8 @@ impl Inquiry {
 }
 
 fn judge_new_lane(committed: Option<i64>, low: Option<i64>) -> Result<i64, LaneFault> {
-    match (committed, low) {
+    // A committed 0 only says that somebody owned the lane and had nothing to read.
+    match (committed.filter(|offset| *offset != 0), low) {
         (Some(offset), _) => {
             Err(HaltReason::MissingPosition(format!("the group has committed offset {offset}")).into())
         }
@@ -145,7 +146,8 @@ mod tests {
     #[test]
     fn only_an_untouched_lane_starts_without_a_position() {
         assert!(matches!(judge_new_lane(None, Some(0)), Ok(0)));
-        let traces = [judge_new_lane(Some(0), Some(0)), judge_new_lane(Some(7), Some(0)), judge_new_lane(None, Some(3))];
+        assert!(matches!(judge_new_lane(Some(0), Some(0)), Ok(0)));
+        let traces = [judge_new_lane(Some(0), Some(1)), judge_new_lane(Some(7), Some(0)), judge_new_lane(None, Some(3))];
         for trace in traces {
             assert!(matches!(trace, Err(LaneFault::Halt(HaltReason::MissingPosition(_)))));
         }

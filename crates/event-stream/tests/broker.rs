@@ -1,0 +1,157 @@
+//! A broker that goes away and comes back, and what publishers say meanwhile.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Applier, Broker, Store, consume, end, eventually, loaded, new_topic, outgoing, produce, settings};
+use event_stream::{KafkaSettings, Outgoing, Publisher, StreamError, TopicSpec, check_topics};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
+    let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
+    let mut settings = KafkaSettings::new(broker.kafka.brokers(), "test");
+    settings.message_timeout = Duration::from_secs(3);
+    let topic = new_topic(&settings, 20).await;
+    let publisher = Publisher::new(&settings).unwrap();
+    let store = Arc::new(Store::default());
+    let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
+    eventually("all lanes are loaded", || loaded(&consumer) == 20).await;
+    for lane in 0..20 {
+        produce(&publisher, &topic, lane, 0..10).await;
+    }
+    eventually("the publisher is connected", || publisher.is_connected()).await;
+
+    broker.kafka.kill().unwrap();
+    let receipt = publisher.send(vec![outgoing(&topic, 0, "lost?")]).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(20), receipt).await.expect("a receipt never hangs");
+    println!("receipt without a broker: {waited:?}");
+    assert!(waited.is_err(), "nobody can have acknowledged it");
+    eventually("the publisher knows", || !publisher.is_connected()).await;
+
+    let mut broker = tokio::task::spawn_blocking(move || {
+        broker.kafka.restart().unwrap();
+        broker
+    })
+    .await
+    .unwrap();
+    let back = Instant::now();
+    eventually("the publisher is connected again", || publisher.is_connected()).await;
+    for lane in 0..20 {
+        produce_until_acknowledged(&publisher, &topic, lane, 10..20).await;
+    }
+    println!("published again {:?} after the broker was back", back.elapsed());
+    eventually("all is read again", || (0..20).all(|lane| store.lane(lane).texts.contains(&"19".to_owned()))).await;
+    println!("read again {:?} after the broker was back", back.elapsed());
+    for lane in 0..20 {
+        let mut texts = store.lane(lane).texts;
+        // Sent again after an unknown outcome, a batch may be there twice; nothing is missing and order holds.
+        texts.dedup();
+        texts.retain(|text| text != "lost?");
+        let mut seen = std::collections::BTreeSet::new();
+        texts.retain(|text| seen.insert(text.clone()));
+        let expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        assert_eq!(texts, expected, "lane {lane}");
+    }
+    end(consumer).await;
+    broker.kafka.kill().unwrap();
+}
+
+async fn produce_until_acknowledged(publisher: &Publisher, topic: &str, lane: u32, numbers: std::ops::Range<u32>) {
+    let end = Instant::now() + common::PATIENCE;
+    loop {
+        let records = numbers.clone().map(|number| outgoing(topic, lane, number.to_string())).collect();
+        if publisher.send(records).await.unwrap().await.is_ok() {
+            return;
+        }
+        assert!(Instant::now() < end, "in vain: publish");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_the_sender_wait_and_not_the_runtime() {
+    let settings = settings();
+    let topic = new_topic(&settings, 2).await;
+    let publisher = Publisher::new(&settings).unwrap();
+    let payload = "x".repeat(1000);
+    // More than fits: 100 MB where 32 are allowed.
+    let records: Vec<Outgoing> = (0..100_000)
+        .map(|number| outgoing(&topic, number % 2, format!("{number} {payload}")))
+        .collect();
+    let sending = publisher.send(records);
+    let ticking = async {
+        let (mut ticks, mut worst) = (0, Duration::ZERO);
+        loop {
+            let before = Instant::now();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            worst = worst.max(before.elapsed());
+            ticks += 1;
+            if ticks > 1_000_000 {
+                return worst;
+            }
+        }
+    };
+    let receipt = tokio::select! {
+        receipt = sending => receipt.unwrap(),
+        worst = ticking => panic!("never sent, worst pause {worst:?}"),
+    };
+    receipt.await.unwrap();
+    let store = Arc::new(Store::default());
+    let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
+    eventually("all is read", || store.total() == 100_000).await;
+    for lane in 0..2 {
+        let numbers: Vec<u32> =
+            store.lane(lane).texts.iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();
+        assert!(numbers.is_sorted(), "lane {lane} is in order");
+    }
+    end(consumer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_times_arrive() {
+    let settings = settings();
+    let topic = new_topic(&settings, 1).await;
+    let publisher = Publisher::new(&settings).unwrap();
+    let mut record = outgoing(&topic, 0, "x");
+    record.headers = vec![("traceparent", "00-1-2-00".to_owned()), ("tracestate", String::new())];
+    publisher.send(vec![record]).await.unwrap().await.unwrap();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let consumer = consume(&settings, &topic, First(sender));
+    let record = receiver.recv().await.unwrap();
+    assert_eq!(record.headers[0], ("traceparent".to_owned(), "00-1-2-00".into()));
+    assert_eq!(record.headers[1].0, "tracestate");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    assert!((now - 60_000..now + 60_000).contains(&record.timestamp_ms), "{}", record.timestamp_ms);
+    end(consumer).await;
+    assert!(publisher.send(Vec::new()).await.unwrap().await.is_ok(), "nothing to wait for");
+}
+
+struct First(tokio::sync::mpsc::Sender<event_stream::Record>);
+
+impl event_stream::LaneRunner for First {
+    async fn run(&self, mut lane: event_stream::OwnedLane) -> Result<(), event_stream::LaneFault> {
+        lane.fetch_from(Some(0)).await?;
+        loop {
+            match lane.next(None).await? {
+                event_stream::LaneEvent::Records(mut records) => drop(self.0.send(records.remove(0)).await),
+                event_stream::LaneEvent::Revoked => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_are_not_as_they_must_be_are_told_in_one_go() {
+    let settings = settings();
+    let good = new_topic(&settings, 3).await;
+    let spec = |name: &str, partitions| TopicSpec { name: name.to_owned(), partitions, log_append_time: true };
+    check_topics(&settings, &[spec(&good, 3)]).await.unwrap();
+    let other = TopicSpec { log_append_time: false, ..spec(&format!("{good}-plain"), 2) };
+    event_stream::make_topics(&settings, std::slice::from_ref(&other), 1, 32 << 20, 8 << 20).await.unwrap();
+    let wanted = [spec(&good, 4), spec("missing", 3), TopicSpec { log_append_time: true, ..other }];
+    let Err(StreamError::Topics(complaints)) = check_topics(&settings, &wanted).await else { panic!("all is well?") };
+    println!("{complaints:#?}");
+    assert_eq!(complaints.len(), 3);
+}
