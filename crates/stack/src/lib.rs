@@ -1,1 +1,25 @@
-//! placeholder
+//! The whole system on one machine: Kafka, four Redis, the topics, the services, until a checkout could succeed; and
+//! their end. Behind `./dev up` and the end-to-end tests.
+//!
+//! Deliberately not in it: what flows between the processes, and anything that runs in production.
+
+pub mod cli;
+mod http;
+mod options;
+mod plan;
+mod progress;
+mod ready;
+mod shop;
+mod stack;
+mod state;
+mod table;
+
+pub use http::{Answer, Http};
+pub use local_servers::Lifetime;
+pub use options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
+pub use plan::Kind;
+pub use progress::Progress;
+pub use ready::Look;
+pub use shop::{Item, Order, Shop, User};
+pub use stack::Stack;
+pub use state::{ProcessInfo, StackState};

@@ -1,0 +1,350 @@
+//! A running stack and its parts.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Parser;
+use event_stream::{KafkaArgs, KafkaSettings, TopicSpec};
+use local_servers::{
+    Kafka, KafkaOptions, ManagedProcess, ProcessSpec, Redis, free_port, kafka_libs, refuse_port_in_use,
+};
+use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+
+use crate::http::Http;
+use crate::options::{Data, Scope, StackOptions};
+use crate::plan::{self, Kind, Servers, ServicePlan, address};
+use crate::progress::Progress;
+use crate::ready::{self, Look};
+use crate::state::{ProcessInfo, StackState, running_since};
+
+/// Records of yesterday's stack are still there, and 500 partitions stay below 16 GB.
+const RETENTION_BYTES: u64 = 32 * 1024 * 1024;
+/// Kafka deletes whole segments only.
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// Pause between two looks at the services.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A service that does not answer its admin port in this time is not ready.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Kafka, Redis and services on this machine. Dropping it kills them all; it needs a runtime with several threads.
+#[derive(Debug)]
+pub struct Stack {
+    parts: Vec<Part>,
+    gateway_url: String,
+    options: StackOptions,
+    http: Http,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: String,
+    kind: Kind,
+    address: String,
+    admin_address: Option<String>,
+    log_file: PathBuf,
+    runner: Runner,
+}
+
+#[derive(Debug)]
+enum Runner {
+    Kafka(Kafka),
+    Redis(Redis),
+    Service(ManagedProcess),
+}
+
+impl Runner {
+    fn process(&mut self) -> &mut ManagedProcess {
+        match self {
+            Runner::Kafka(kafka) => kafka.process(),
+            Runner::Redis(redis) => redis.process(),
+            Runner::Service(process) => process,
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        match self {
+            Runner::Kafka(kafka) => kafka.pid(),
+            Runner::Redis(redis) => redis.pid(),
+            Runner::Service(process) => process.pid(),
+        }
+    }
+}
+
+impl Stack {
+    /// Starts everything and waits until a checkout could succeed. If that fails, nothing is left running.
+    pub async fn start(options: StackOptions, progress: &Progress) -> anyhow::Result<Self> {
+        let options = prepare(options)?;
+        progress.stage("starting Kafka and Redis");
+        let servers = start_servers(&options).await?;
+        progress.stage("making the topics");
+        make_topics(&options, &servers.brokers).await?;
+        let mut stack =
+            Self { parts: servers.parts, gateway_url: String::new(), http: Http::with_timeout(LOOK_TIMEOUT), options };
+        if stack.options.scope == Scope::Everything {
+            let addresses = Servers { brokers: servers.brokers, stores: servers.stores };
+            let plans = plan::services(&stack.options, &addresses, free_port)?;
+            progress.stage("starting the services");
+            for plan in plans {
+                stack.start_service(plan)?;
+            }
+            stack.wait_until_ready(progress).await?;
+        }
+        progress.finish();
+        Ok(stack)
+    }
+
+    /// Where the shop is: `http://127.0.0.1:<port>`.
+    pub fn gateway_url(&self) -> &str {
+        &self.gateway_url
+    }
+
+    /// All processes, in the order they were started.
+    pub fn processes(&self) -> Vec<ProcessInfo> {
+        self.parts.iter().map(info).collect()
+    }
+
+    /// One process by its name.
+    pub fn process(&self, name: &str) -> anyhow::Result<ProcessInfo> {
+        self.parts.iter().find(|part| part.name == name).map(info).with_context(|| format!("no process {name}"))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        self.runner(name)?.process().kill()
+    }
+
+    /// SIGTERM, and SIGKILL after the deadline.
+    pub fn terminate(&mut self, name: &str, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        let runner = self.runner(name)?;
+        block_in_place(|| runner.process().terminate(deadline))
+    }
+
+    /// Starts it again, after a kill if it still runs; on its old address. A server answers when this returns, a
+    /// service may not be ready yet: see [`wait_until_ready`](Self::wait_until_ready).
+    pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
+        let runner = self.runner(name)?;
+        block_in_place(|| match runner {
+            Runner::Kafka(kafka) => kafka.restart(),
+            Runner::Redis(redis) => redis.restart(),
+            Runner::Service(process) => process.restart(),
+        })
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self, name: &str) -> anyhow::Result<()> {
+        self.runner(name)?.process().pause()
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self, name: &str) -> anyhow::Result<()> {
+        self.runner(name)?.process().resume()
+    }
+
+    /// Waits until every service is ready and the loaded lanes of each add up to the partition count; a dead service
+    /// is an error at once.
+    pub async fn wait_until_ready(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        progress.stage("waiting until all lanes are loaded");
+        let end = Instant::now() + self.options.ready_deadline;
+        let partitions = self.options.partitions;
+        loop {
+            if let Some(error) = self.first_death() {
+                return Err(error);
+            }
+            let look = self.look().await;
+            if look.is_complete(partitions) {
+                return Ok(());
+            }
+            let loaded: u64 = look.loaded.iter().map(|(_, loaded)| loaded).sum();
+            let all = u64::from(partitions) * look.loaded.len() as u64;
+            progress.update(&format!("waiting until all lanes are loaded: {loaded} of {all}"));
+            let deadline = self.options.ready_deadline;
+            anyhow::ensure!(Instant::now() < end, "not ready after {deadline:?}: {}", look.missing(partitions));
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// What the services say of themselves now.
+    pub async fn look(&self) -> Look {
+        let with_admin = |part: &Part| Some((part.name.clone(), part.kind, part.admin_address.clone()?));
+        let services: Vec<_> = self.parts.iter().filter_map(with_admin).collect();
+        ready::look(&self.http, &services).await
+    }
+
+    /// An error for the first process that has ended, with the end of its log.
+    pub fn first_death(&mut self) -> Option<anyhow::Error> {
+        let processes = self.parts.iter_mut().map(|part| part.runner.process());
+        let mut dead = processes.filter_map(|process| process.exit_status().map(|_| process.failure("died")));
+        dead.next()
+    }
+
+    /// What `down` and `status` need to know.
+    pub fn state(&self) -> StackState {
+        StackState {
+            gateway_url: self.gateway_url.clone(),
+            partitions: self.options.partitions,
+            replicas: self.options.replicas,
+            processes: self.processes(),
+        }
+    }
+
+    /// Ends everything in order: the services drain, then the servers end. Says which had to be killed.
+    pub async fn stop(self) -> anyhow::Result<Vec<String>> {
+        let state = self.state();
+        let killed = spawn_blocking(move || state.end()).await.context("end the stack")?;
+        drop(self);
+        Ok(killed)
+    }
+
+    /// Leaves everything running behind this process; only for a stack that was started [`Lifetime::Detached`](local_servers::Lifetime::Detached).
+    pub fn leave_running(mut self) {
+        for part in &mut self.parts {
+            part.runner.process().leave_running();
+        }
+    }
+
+    fn runner(&mut self, name: &str) -> anyhow::Result<&mut Runner> {
+        let part = self.parts.iter_mut().find(|part| part.name == name);
+        Ok(&mut part.with_context(|| format!("no process {name}"))?.runner)
+    }
+
+    fn start_service(&mut self, plan: ServicePlan) -> anyhow::Result<()> {
+        let spec = ProcessSpec {
+            name: plan.name.clone(),
+            program: self.options.programs.join(plan.kind.name()),
+            args: Vec::new(),
+            envs: plan.envs,
+            log_file: plan.log_file.clone(),
+            lifetime: self.options.lifetime,
+        };
+        if plan.kind == Kind::Gateway {
+            self.gateway_url = format!("http://{}", address(plan.port));
+        }
+        self.parts.push(Part {
+            name: plan.name,
+            kind: plan.kind,
+            address: address(plan.port),
+            admin_address: Some(address(plan.admin_port)),
+            log_file: plan.log_file,
+            runner: Runner::Service(ManagedProcess::spawn(spec)?),
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // The services first: they would only complain about servers that are gone.
+        while self.parts.pop().is_some() {}
+    }
+}
+
+fn info(part: &Part) -> ProcessInfo {
+    let pid = part.runner.pid();
+    ProcessInfo {
+        name: part.name.clone(),
+        kind: part.kind,
+        pid,
+        started_ticks: running_since(pid).unwrap_or(0),
+        address: part.address.clone(),
+        admin_address: part.admin_address.clone(),
+        log_file: part.log_file.clone(),
+    }
+}
+
+/// What can be known to fail is refused before anything runs.
+fn prepare(mut options: StackOptions) -> anyhow::Result<StackOptions> {
+    anyhow::ensure!(options.partitions > 0 && options.replicas > 0, "partitions and replicas must be at least 1");
+    if options.data == Data::Forget {
+        forget(&options.dir)?;
+    }
+    let dir = &options.dir;
+    std::fs::create_dir_all(dir.join("logs")).with_context(|| format!("make {}", dir.display()))?;
+    options.dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
+    kafka_libs()?;
+    if options.scope == Scope::Everything {
+        if let Some(port) = options.gateway_port {
+            refuse_port_in_use(port).context("the gateway cannot start (--port chooses another)")?;
+        }
+        for kind in Kind::CONSUMERS.into_iter().chain([Kind::Gateway]) {
+            let program = options.programs.join(kind.name());
+            anyhow::ensure!(program.is_file(), "{} is not built: run cargo build --workspace", program.display());
+        }
+    }
+    Ok(options)
+}
+
+fn forget(dir: &Path) -> anyhow::Result<()> {
+    let stores = Kind::CONSUMERS.iter().filter_map(|kind| kind.store());
+    for name in stores.chain(["kafka", "logs"]) {
+        let folder = dir.join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("delete {}", folder.display()))?;
+        }
+    }
+    Ok(())
+}
+
+struct StartedServers {
+    brokers: String,
+    stores: Vec<(Kind, String)>,
+    parts: Vec<Part>,
+}
+
+async fn start_servers(options: &StackOptions) -> anyhow::Result<StartedServers> {
+    let lifetime = options.lifetime;
+    let kafka_dir = options.dir.join("kafka");
+    let kafka = spawn_blocking(move || Kafka::start(&kafka_dir, KafkaOptions { lifetime, ..KafkaOptions::default() }));
+    let mut starting: Vec<(Kind, &str, JoinHandle<anyhow::Result<Redis>>)> = Vec::new();
+    for kind in Kind::CONSUMERS {
+        let name = kind.store().context("a consuming service has a store")?;
+        let dir = options.dir.join(name);
+        starting.push((kind, name, spawn_blocking(move || Redis::start_with(&dir, None, &[], lifetime))));
+    }
+    let (mut parts, mut stores) = (Vec::new(), Vec::new());
+    for (kind, name, redis) in starting {
+        let redis = redis.await.context("start Redis")??;
+        stores.push((kind, redis.address()));
+        parts.push(Part {
+            name: name.to_owned(),
+            kind: Kind::Redis,
+            address: redis.address(),
+            admin_address: None,
+            log_file: redis.log_file().to_owned(),
+            runner: Runner::Redis(redis),
+        });
+    }
+    let kafka = kafka.await.context("start Kafka")??;
+    let brokers = kafka.brokers();
+    parts.push(Part {
+        name: Kind::Kafka.name().to_owned(),
+        kind: Kind::Kafka,
+        address: brokers.clone(),
+        admin_address: None,
+        log_file: kafka.log_file().to_owned(),
+        runner: Runner::Kafka(kafka),
+    });
+    Ok(StartedServers { brokers, stores, parts })
+}
+
+/// The client settings that the services have too.
+#[derive(Debug, Parser)]
+struct KafkaDefaults {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+async fn make_topics(options: &StackOptions, brokers: &str) -> anyhow::Result<()> {
+    let names = ["saga.inbox", "stock.commands", "payment.commands", "order.results", "saga.quarantine"];
+    let topic = |name: &str| TopicSpec {
+        name: name.to_owned(),
+        partitions: options.partitions,
+        log_append_time: name == "saga.inbox",
+    };
+    let KafkaDefaults { kafka } = KafkaDefaults::try_parse_from(["stack"]).context("read the settings for Kafka")?;
+    let settings = KafkaSettings { brokers: brokers.to_owned(), ..kafka.settings("stack", "1") };
+    let topics = names.map(topic);
+    event_stream::make_topics(&settings, &topics, 1, RETENTION_BYTES, SEGMENT_BYTES)
+        .await
+        .context("the topics cannot be used (--fresh starts again without the old data)")
+}
