@@ -1,2 +1,18 @@
-//! placeholder
-fn main() {}
+//! payment-svc as a program.
+
+use std::process::ExitCode;
+
+use payment_svc::{NAMES, Settings};
+use service_kit::process;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let settings: Settings = match process::parse() {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    let process_args = settings.participant.process.clone();
+    process::main(NAMES.service, &process_args, |shutdown| payment_svc::run(settings, shutdown))
+}

@@ -1,0 +1,429 @@
+//! The lane loop of a participant: takes records in, commits them chunk by chunk, answers, and remembers which answers
+//! Kafka has acknowledged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
+use proto::{DecodeError, Wire};
+use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
+use saga_core::participant::ParticipantLane;
+
+use crate::business::{Business, Fault};
+use crate::events;
+use crate::hop::Hop;
+use crate::plan::{Answer, Chunk, Entry, Executed, MAX_CHUNK_RECORDS, Verdict, Work, execute, lane_key, repeat};
+
+/// Chunks whose answers may be unacknowledged at once: enough to keep Redis busy while Kafka acknowledges, and few
+/// enough that little is repeated after a takeover.
+const MAX_UNACKNOWLEDGED_CHUNKS: usize = 8;
+/// A lane that has been silent for this long writes down that its answers are acknowledged. Otherwise *replied* would
+/// stay behind until the next command, and could in the end lie before the start of the log.
+const SILENCE_BEFORE_WRITE_MS: u64 = 5_000;
+
+/// Takes part in sagas with one service's business rule: runs each lane of the service's command topic.
+pub struct Participant<B> {
+    pub(crate) business: Arc<B>,
+    pub(crate) store: Store,
+    pub(crate) publisher: Publisher,
+    pub(crate) topics: Topics,
+    pub(crate) drain: Duration,
+}
+
+/// Where commands come from and answers go.
+#[derive(Clone, Debug)]
+pub(crate) struct Topics {
+    pub(crate) commands: Arc<str>,
+    pub(crate) inbox: Arc<str>,
+}
+
+impl<B: Business> Participant<B> {
+    /// For the commands of `participant` (topic `<participant>.commands`). A revoked lane waits up to `drain` for the
+    /// acknowledgements of its answers.
+    pub fn new(participant: &str, business: B, store: Store, publisher: Publisher, drain: Duration) -> Self {
+        let topics = Topics { commands: format!("{participant}.commands").into(), inbox: "saga.inbox".into() };
+        Self { business: Arc::new(business), store, publisher, topics, drain }
+    }
+}
+
+impl<B: Business> LaneRunner for Participant<B> {
+    async fn run(&self, lane: OwnedLane) -> Result<(), LaneFault> {
+        Box::pin(async { LaneLoop::load(self, lane).await?.run().await }).await
+    }
+}
+
+/// A chunk on its way through the committer.
+struct ChunkTransaction<B> {
+    business: Arc<B>,
+    chunk: Arc<Chunk>,
+}
+
+impl<B: Business> Transaction for ChunkTransaction<B> {
+    type Outcome = Verdict;
+
+    fn keys(&self, keys: &mut Vec<String>) {
+        self.chunk.keys(&*self.business, keys);
+    }
+
+    fn covered_keys(&self, keys: &mut Vec<String>) {
+        self.chunk.record_keys(keys);
+    }
+
+    fn apply(&mut self, view: &mut View<'_>) -> Result<Verdict, Unread> {
+        execute(&*self.business, &self.chunk, view)
+    }
+}
+
+/// A record that waits to be executed, and the trace it belongs to.
+struct Waiting {
+    entry: Entry,
+    hop: Hop,
+}
+
+/// Answers of one chunk that Kafka has not acknowledged; without a receipt there was nothing to send.
+struct Unacknowledged {
+    end: i64,
+    receipt: Option<Pin<Box<Receipt>>>,
+}
+
+/// One lane from load to revocation or fault.
+struct LaneLoop<'a, B> {
+    participant: &'a Participant<B>,
+    lane: OwnedLane,
+    queue: Queue,
+    /// As loaded: floors for the repetition.
+    loaded: ParticipantLane,
+    /// Next offset that will be fetched.
+    fetched: i64,
+    /// Next offset to execute.
+    next: i64,
+    /// Everything below is acknowledged.
+    replied: i64,
+    /// What the store knows of `replied`.
+    stored_replied: i64,
+    waiting: VecDeque<Waiting>,
+    unacknowledged: VecDeque<Unacknowledged>,
+    /// A record that this program cannot read comes after those that wait.
+    halt: Option<HaltReason>,
+    /// Records per transaction: halved when one panics, doubled when one has passed.
+    chunk_limit: usize,
+    last_chunk: Instant,
+    /// Since when the drain runs.
+    revoked_at: Option<Instant>,
+}
+
+/// Whether the loop goes on.
+enum Flow {
+    Go,
+    Revoked,
+}
+
+impl<'a, B: Business> LaneLoop<'a, B> {
+    async fn load(participant: &'a Participant<B>, mut lane: OwnedLane) -> Result<Self, LaneFault> {
+        let key = lane_key(lane.lane());
+        let value = participant.store.read(std::slice::from_ref(&key)).await.map_err(restart)?;
+        let stored = match value.into_iter().next().flatten() {
+            None => None,
+            Some(bytes) => Some(ParticipantLane::decode(&bytes).map_err(|cause| unreadable(&key, &cause))?),
+        };
+        let fetched = lane.fetch_from(stored.as_ref().map(|lane| lane.replied)).await?;
+        let loaded =
+            stored.unwrap_or_else(|| ParticipantLane { next: fetched, replied: fetched, ..Default::default() });
+        lane.set_position(loaded.next);
+        lane.set_loaded();
+        Ok(Self {
+            queue: participant.store.lane_queue(lane.lane().0),
+            participant,
+            lane,
+            fetched,
+            next: loaded.next,
+            replied: loaded.replied,
+            stored_replied: loaded.replied,
+            loaded,
+            waiting: VecDeque::new(),
+            unacknowledged: VecDeque::new(),
+            halt: None,
+            chunk_limit: MAX_CHUNK_RECORDS,
+            last_chunk: Instant::now(),
+            revoked_at: None,
+        })
+    }
+
+    async fn run(mut self) -> Result<(), LaneFault> {
+        loop {
+            if let Flow::Revoked = self.work_off().await? {
+                return self.drain().await;
+            }
+            if let Some(reason) = self.halt.take() {
+                return Err(reason.into());
+            }
+            let until = self.write_due();
+            tokio::select! {
+                biased;
+                acknowledged = front(&mut self.unacknowledged), if !self.unacknowledged.is_empty() => {
+                    self.acknowledge(acknowledged)?;
+                }
+                event = self.lane.next(until) => match event? {
+                    LaneEvent::Records(records) => self.take_in(records)?,
+                    LaneEvent::End => {}
+                    LaneEvent::Tick => self.write_replied().await?,
+                    LaneEvent::Revoked => return self.drain().await,
+                },
+            }
+        }
+    }
+
+    /// When the store should learn of `replied` although no command has come.
+    fn write_due(&self) -> Option<Instant> {
+        (self.replied > self.stored_replied).then(|| self.last_chunk + Duration::from_millis(SILENCE_BEFORE_WRITE_MS))
+    }
+
+    /// Decodes records and puts them behind those that wait.
+    fn take_in(&mut self, records: Vec<Record>) -> Result<(), LaneFault> {
+        let lane = self.lane.lane();
+        for record in records {
+            if record.offset > self.fetched {
+                let why = format!("the log goes on at {} instead of {}", record.offset, self.fetched);
+                return Err(HaltReason::Corrupt(why).into());
+            }
+            if record.offset < self.fetched || self.halt.is_some() {
+                continue;
+            }
+            self.fetched = record.offset + 1;
+            match Entry::decode(lane, record.offset, &record.payload) {
+                Ok(entry) => {
+                    let hop = Hop::arrived(&self.participant.topics.commands, lane, &entry, &record.headers);
+                    self.waiting.push_back(Waiting { entry, hop });
+                }
+                Err(reason) => self.halt = Some(reason),
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes or repeats all that waits.
+    async fn work_off(&mut self) -> Result<Flow, LaneFault> {
+        while let Some(first) = self.waiting.front() {
+            let is_executed = first.entry.offset < self.next;
+            self.collect_acknowledged()?;
+            if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED_CHUNKS {
+                let acknowledged = tokio::select! {
+                    acknowledged = front(&mut self.unacknowledged) => acknowledged,
+                    () = self.lane.revoked() => return Ok(Flow::Revoked),
+                };
+                self.acknowledge(acknowledged)?;
+                continue;
+            }
+            let flow = if is_executed { self.repeat_some().await? } else { self.execute_some().await? };
+            if let Flow::Revoked = flow {
+                return Ok(Flow::Revoked);
+            }
+        }
+        Ok(Flow::Go)
+    }
+
+    /// Answers records below *next* once more, from their step records.
+    async fn repeat_some(&mut self) -> Result<Flow, LaneFault> {
+        let below_next = self.waiting.iter().take(MAX_CHUNK_RECORDS).take_while(|one| one.entry.offset < self.next);
+        let count = below_next.count();
+        let (entries, hops): (Vec<_>, Vec<_>) = self.waiting.drain(..count).map(|one| (one.entry, one.hop)).unzip();
+        let keys: Vec<String> = entries
+            .iter()
+            .filter_map(|entry| match &entry.work {
+                Work::Command { record_key, .. } => Some(record_key.clone()),
+                Work::Floor(_) | Work::Unusable { .. } => None,
+            })
+            .collect();
+        let found = self.participant.store.read(&keys).await.map_err(restart)?;
+        let mut values: BTreeMap<String, Bytes> =
+            keys.into_iter().zip(found).filter_map(|(key, value)| Some((key, value?))).collect();
+        let repeated = repeat(&self.loaded, &entries, &mut values).map_err(|fault| match fault {
+            Fault::Unread(Unread(key)) => restart(format!("key {key} was not read")),
+            Fault::Corrupt(why) => HaltReason::Corrupt(why).into(),
+            Fault::UnknownFormat(why) => HaltReason::UnknownFormat(why).into(),
+        })?;
+        events::repeated(self.lane.lane(), &repeated);
+        self.publish(&entries, &hops, repeated.answers, repeated.next).await
+    }
+
+    /// Executes the next chunk and sends its answers.
+    async fn execute_some(&mut self) -> Result<Flow, LaneFault> {
+        let count = self.waiting.len().min(self.chunk_limit);
+        let (entries, hops): (Vec<_>, Vec<_>) = self.waiting.drain(..count).map(|one| (one.entry, one.hop)).unzip();
+        let chunk = Arc::new(Chunk { lane: self.lane.lane(), first: self.next, entries, replied: self.replied });
+        let Some(verdict) = self.commit(&chunk).await else { return Ok(Flow::Revoked) };
+        match verdict {
+            Ok(Verdict::Executed(executed)) => self.executed(&chunk, &hops, executed).await,
+            Ok(Verdict::Fenced { next }) => {
+                events::fenced(self.lane.lane(), self.next, next);
+                Err(restart(format!("fenced: expected {}, found {next}", self.next)))
+            }
+            Err(CommitError::Panicked(why)) if count == 1 => {
+                Err(HaltReason::Corrupt(format!("the record at offset {} panics: {why}", self.next)).into())
+            }
+            Err(CommitError::Panicked(why)) => {
+                tracing::error!(lane = %self.lane.lane(), first = self.next, records = count, why, "chunk panics, halving");
+                self.chunk_limit = count / 2;
+                let entries = Arc::unwrap_or_clone(chunk).entries;
+                let again = entries.into_iter().zip(hops).map(|(entry, hop)| Waiting { entry, hop });
+                let behind = std::mem::take(&mut self.waiting);
+                self.waiting = again.chain(behind).collect();
+                Ok(Flow::Go)
+            }
+            Err(CommitError::WrongType(key)) => {
+                Err(HaltReason::Corrupt(format!("key {key} holds another type of value")).into())
+            }
+            Err(cause) => Err(restart(cause)),
+        }
+    }
+
+    /// Hands the chunk to the committer. `None` if the lane is revoked and the store gives no answer in time: the
+    /// chunk may happen or not, and whoever owns the lane next finds that out from the lane's position.
+    async fn commit(&mut self, chunk: &Arc<Chunk>) -> Option<Result<Verdict, CommitError>> {
+        let business = Arc::clone(&self.participant.business);
+        let run = self.queue.run(ChunkTransaction { business, chunk: Arc::clone(chunk) });
+        tokio::pin!(run);
+        tokio::select! {
+            biased;
+            verdict = &mut run => return Some(verdict),
+            () = self.lane.revoked() => {}
+        }
+        tokio::time::timeout(self.drain_left(), run).await.ok()
+    }
+
+    /// The EXEC is known to have happened: move on, then answer.
+    async fn executed(&mut self, chunk: &Chunk, hops: &[Hop], executed: Executed) -> Result<Flow, LaneFault> {
+        events::executed(self.lane.lane(), chunk.entries.len(), &executed);
+        self.next = executed.next;
+        self.stored_replied = self.stored_replied.max(chunk.replied);
+        self.last_chunk = Instant::now();
+        self.chunk_limit = (self.chunk_limit * 2).min(MAX_CHUNK_RECORDS);
+        self.lane.set_position(self.next);
+        let flow = self.publish(&chunk.entries, hops, executed.answers, executed.next).await?;
+        match executed.stop {
+            Some(reason) => Err(reason.into()),
+            None => Ok(flow),
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        entries: &[Entry],
+        hops: &[Hop],
+        answers: Vec<Answer>,
+        end: i64,
+    ) -> Result<Flow, LaneFault> {
+        let mut receipt = None;
+        if !answers.is_empty() {
+            let lane = self.lane.lane();
+            let inbox = &self.participant.topics.inbox;
+            let records = answers
+                .into_iter()
+                .map(|answer| hops[answer.entry].answer(inbox, lane, &entries[answer.entry], answer.reply))
+                .collect();
+            let sent = tokio::select! {
+                sent = self.participant.publisher.send(records) => sent.map_err(restart)?,
+                // What is not sent will be repeated by the next owner.
+                () = self.lane.revoked() => return Ok(Flow::Revoked),
+            };
+            receipt = Some(Box::pin(sent));
+        }
+        self.unacknowledged.push_back(Unacknowledged { end, receipt });
+        Ok(Flow::Go)
+    }
+
+    fn acknowledge(&mut self, acknowledged: Result<i64, LaneFault>) -> Result<(), LaneFault> {
+        let end = acknowledged?;
+        self.unacknowledged.pop_front();
+        self.replied = self.replied.max(end);
+        Ok(())
+    }
+
+    /// Takes note of what is acknowledged already, without waiting.
+    fn collect_acknowledged(&mut self) -> Result<(), LaneFault> {
+        while !self.unacknowledged.is_empty() {
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready(acknowledged) = std::pin::pin!(front(&mut self.unacknowledged)).poll(&mut context) else {
+                break;
+            };
+            self.acknowledge(acknowledged)?;
+        }
+        Ok(())
+    }
+
+    /// Moves `replied` in the store, without any record.
+    async fn write_replied(&mut self) -> Result<(), LaneFault> {
+        let chunk = Chunk { lane: self.lane.lane(), first: self.next, entries: Vec::new(), replied: self.replied };
+        match self.commit(&Arc::new(chunk)).await {
+            None => Ok(()),
+            Some(Ok(Verdict::Executed(Executed { stop: None, .. }))) => {
+                self.stored_replied = self.replied;
+                self.last_chunk = Instant::now();
+                Ok(())
+            }
+            Some(Ok(Verdict::Executed(Executed { stop: Some(reason), .. }))) => Err(reason.into()),
+            Some(Ok(Verdict::Fenced { next })) => {
+                events::fenced(self.lane.lane(), self.next, next);
+                Err(restart(format!("fenced: expected {}, found {next}", self.next)))
+            }
+            Some(Err(cause)) => Err(restart(cause)),
+        }
+    }
+
+    /// What is left of the time that a drain may take; the clock starts with the first question.
+    fn drain_left(&mut self) -> Duration {
+        let since = *self.revoked_at.get_or_insert_with(Instant::now);
+        self.participant.drain.saturating_sub(since.elapsed())
+    }
+
+    /// The lane is taken away: wait for the acknowledgements, so that the next owner has little to repeat.
+    async fn drain(mut self) -> Result<(), LaneFault> {
+        let left = self.drain_left();
+        let settled = tokio::time::timeout(left, async {
+            while !self.unacknowledged.is_empty() {
+                let acknowledged = front(&mut self.unacknowledged).await;
+                self.acknowledge(acknowledged)?;
+            }
+            if self.replied > self.stored_replied {
+                self.write_replied().await?;
+            }
+            Ok::<(), LaneFault>(())
+        });
+        // Whatever is left undone, the next owner repeats.
+        match settled.await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => tracing::debug!(lane = %self.lane.lane(), %cause, "drain ended early"),
+            Err(_) => tracing::warn!(lane = %self.lane.lane(), "drain deadline passed"),
+        }
+        Ok(())
+    }
+}
+
+/// Resolves when the oldest answers are acknowledged, with the offset below which all are. Never called without any.
+async fn front(unacknowledged: &mut VecDeque<Unacknowledged>) -> Result<i64, LaneFault> {
+    match unacknowledged.front_mut() {
+        None => std::future::pending().await,
+        Some(oldest) => {
+            if let Some(receipt) = &mut oldest.receipt {
+                receipt.as_mut().await.map_err(restart)?;
+            }
+            Ok(oldest.end)
+        }
+    }
+}
+
+fn restart(cause: impl ToString) -> LaneFault {
+    LaneFault::Restart(cause.to_string())
+}
+
+fn unreadable(key: &str, cause: &DecodeError) -> LaneFault {
+    let why = format!("key {key}: {cause}");
+    match cause {
+        DecodeError::Malformed { .. } => HaltReason::Corrupt(why).into(),
+        DecodeError::UnknownFormat { .. } => HaltReason::UnknownFormat(why).into(),
+    }
+}
