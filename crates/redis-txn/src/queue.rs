@@ -214,7 +214,7 @@ impl Shared {
         self.lock().take(batch, room);
     }
 
-    /// Answers REST transactions that have waited too long (of the lanes too when `lanes_since` says so).
+    /// Answers REST transactions that have waited too long (those of the lanes too, if so asked).
     pub(crate) fn expire(&self, patience: Duration, lanes_too: bool) {
         let mut state = self.lock();
         let mut expired = 0;
@@ -291,18 +291,20 @@ impl State {
         let count = self.queues.len();
         let rest_share = self.queues[REST].entries.len().min(room.transactions / REST_SHARE);
         let mut left = Left { room, batch };
-        // Lanes that are more than half full first, down to half.
-        let lanes = Room { transactions: left.room.transactions - rest_share, ..left.room };
-        left.room = lanes;
+        // Lanes that are more than half full first, down to half; then what was kept for requests meanwhile.
+        left.room.transactions -= rest_share;
+        let mut hurried = 0;
         for step in 0..count {
             let place = (self.turn + step) % count;
             let queue = &mut self.queues[place];
-            let above_half = queue.entries.len().saturating_sub(queue.capacity / 2);
-            if place != REST && above_half > 0 {
-                left.take(queue, above_half);
+            if place != REST {
+                hurried += left.take(queue, queue.entries.len().saturating_sub(queue.capacity / 2));
             }
         }
         left.room.transactions += rest_share;
+        if hurried > 0 {
+            left.take(&mut self.queues[REST], rest_share);
+        }
         // Then all in turn, with equal shares.
         let mut next = self.turn;
         loop {
