@@ -16,7 +16,7 @@ use crate::effect::{Alarm, Effect, Ignored, Step};
 use crate::ids::SagaId;
 use crate::lane::{LaneState, SUPPORTED_FOLD_VERSION};
 use crate::record::{InboxEvent, InboxRecord, SagaOutcome, SagaResult};
-use crate::saga::Saga;
+use crate::saga::{Phase, Saga, StepState, UndoState};
 
 /// Refusal code of a saga that was undone because a deadline passed.
 pub const CODE_TIMED_OUT: &str = "timed-out";
@@ -123,7 +123,6 @@ impl LaneState {
 impl Saga {
     /// How the saga has ended, if it has: every step applied, or every issued step's undo acknowledged.
     fn outcome(&self) -> Option<SagaOutcome> {
-        use crate::saga::{Phase, StepState, UndoState};
         match &self.phase {
             Phase::Forward => self.steps.iter().all(StepState::is_applied).then_some(SagaOutcome::Completed),
             Phase::Undoing(undoing) => self

@@ -163,20 +163,14 @@ impl World {
                 self.perform(effects);
             }
             _ => {
-                // Lost: a failure's reply, a command before its timeout, a start before its re-send.
+                // Lost. Recorded replies are repeated, commands and starts come again: any single message may go.
                 if let Some(index) = self.tape.pick(self.under_way.len())
                     && index < self.under_way.len()
-                    && self.may_lose(index)
                 {
                     self.under_way.swap_remove(index);
                 }
             }
         }
-    }
-
-    /// Recorded replies are repeated by participants, and commands and starts come again: any single message may go.
-    fn may_lose(&self, _index: usize) -> bool {
-        true
     }
 
     fn some_saga(&mut self) -> SagaId {
