@@ -1,1 +1,134 @@
-//! placeholder
+//! Runs sagas: folds the records of `saga.inbox` and sends what follows from them. One loop per lane; the log is the
+//! truth, and a checkpoint in Redis only shortens what has to be folded again.
+//!
+//! Deliberately not in it: any particular saga. Definitions are data, inputs and outputs are opaque.
+
+pub mod admin;
+pub mod checkpoint;
+pub mod decide;
+pub mod definitions;
+pub mod emit;
+mod fold;
+pub mod lane_loop;
+pub mod settings;
+mod upkeep;
+pub mod view;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec, check_topics};
+use redis_txn::{CheckError, Store};
+use service_kit::http::{Limits, serve};
+use service_kit::process::BadConfiguration;
+use telemetry::metrics;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::definitions::Definitions;
+use crate::emit::{INBOX, commands_topic};
+use crate::lane_loop::{Runner, Shared};
+use crate::settings::Settings;
+use crate::view::Registry;
+
+/// The consumer group of all orchestrators.
+pub const GROUP: &str = "orchestrator";
+/// Name of the service in client ids, commit keys and telemetry.
+pub const SERVICE: &str = "orchestrator";
+/// Share of the drain deadline that a lane may use for its last checkpoint; the rest is for giving it up.
+const SETTLE_SHARE: f64 = 0.8;
+/// How long the producer may take at the end for what was sent.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+/// How long leaving the group may take once the lanes have been given up.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// Time between two looks at the numbers that `/metrics` shows as gauges.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until `shutdown` is cancelled and the lanes have been given up.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let instance = settings.process.instance_name();
+    let definitions = Definitions::load(&settings.definitions_dir, &settings.participants)?;
+    let kafka = settings.kafka.settings(SERVICE, &instance);
+    kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
+    let store = connect(&settings, &instance).await?;
+    check_topics(&kafka, &topics(&settings)).await.map_err(|error| BadConfiguration(error.to_string()))?;
+    let address = settings.process.admin_listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| BadConfiguration(format!("ADMIN_LISTEN {address} cannot be used: {error}")))?;
+    let publisher = Publisher::new(&kafka).context("make the producer")?;
+    let registry = Registry::default();
+    let shared = Shared {
+        store: store.clone(),
+        publisher: publisher.clone(),
+        definitions,
+        registry: registry.clone(),
+        epoch: Instant::now(),
+        checkpoint_interval: settings.checkpoint_interval(),
+        checkpoint_records: settings.checkpoint_records,
+        drain_deadline: kafka.drain_deadline.mul_f64(SETTLE_SHARE),
+    };
+    let runner = Arc::new(Runner::new(Arc::new(shared)));
+    let consumer = Consumer::start(&kafka, GROUP, INBOX, runner).context("join the group")?;
+    let admin = Admin {
+        instance,
+        consumer: consumer.clone(),
+        registry: registry.clone(),
+        store: store.clone(),
+        publisher: publisher.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let ended = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, routes(Arc::new(admin)), Limits::default(), ended.clone()));
+    shutdown.run_until_cancelled(show_gauges(&registry)).await;
+    drain(&kafka, &consumer, &publisher, &store).await;
+    ended.cancel();
+    serving.await.context("serve the admin port")
+}
+
+/// The topics that must be there. Results topics are named by the starts.
+fn topics(settings: &Settings) -> Vec<TopicSpec> {
+    let partitions = settings.kafka.partitions;
+    let inbox = TopicSpec { name: INBOX.to_owned(), partitions, log_append_time: true };
+    let commands = settings.participants.iter().map(|participant| TopicSpec {
+        name: commands_topic(participant),
+        partitions,
+        log_append_time: false,
+    });
+    std::iter::once(inbox).chain(commands).collect()
+}
+
+async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
+    let store = Store::connect(settings.redis.settings(SERVICE, instance)).await.context("connect to Redis")?;
+    match store.check(settings.redis.allow_unsafe_fsync).await {
+        Ok(()) => {}
+        Err(error @ CheckError::Unsafe(_)) => return Err(BadConfiguration(error.to_string()).into()),
+        Err(error) => return Err(error).context("check Redis"),
+    }
+    store.id().await.context("read the store's id")?;
+    Ok(store)
+}
+
+fn routes(admin: Arc<Admin>) -> axum::Router {
+    let readiness = admin.clone();
+    service_kit::admin::router(Arc::new(move || readiness.readiness())).merge(admin::router(admin))
+}
+
+/// Never ends.
+async fn show_gauges(registry: &Registry) {
+    let mut ticks = tokio::time::interval(GAUGE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        metrics::SAGAS_OPEN.set(registry.sum(|numbers| &numbers.open) as f64, &[]);
+        metrics::UNACKNOWLEDGED.set(registry.sum(|numbers| &numbers.unacknowledged) as f64, &[]);
+    }
+}
+
+/// Gives all lanes up, each with a last checkpoint, and leaves nothing unsent.
+async fn drain(kafka: &KafkaSettings, consumer: &Consumer, publisher: &Publisher, store: &Store) {
+    consumer.shutdown(kafka.drain_deadline + LEAVE_DEADLINE).await;
+    publisher.flush(FLUSH_DEADLINE).await;
+    store.shutdown().await;
+}

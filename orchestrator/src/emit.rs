@@ -1,0 +1,198 @@
+//! From effects to records, and the receipts of what was sent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use event_stream::{Lane, Outgoing, PublishError};
+use proto::Wire;
+use saga_core::ids::{SagaId, TraceContext};
+use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, SagaResult};
+use telemetry::context;
+
+/// The topic that this service consumes and writes timers and activations to.
+pub const INBOX: &str = "saga.inbox";
+/// Records of one lane that may be on their way to Kafka without an acknowledgement; above it the loop stops folding.
+pub const MAX_UNACKNOWLEDGED: usize = 4_096;
+/// Names of results topics that are kept at hand; starts name few.
+const MAX_RESULT_TOPICS: usize = 64;
+
+/// The topic of a participant's commands.
+pub fn commands_topic(participant: &str) -> String {
+    format!("{participant}.commands")
+}
+
+/// Encodes what a lane has to say, in order, until it is sent as one batch.
+pub struct Emitter {
+    lane: Lane,
+    inbox: Arc<str>,
+    command_topics: BTreeMap<Arc<str>, Arc<str>>,
+    result_topics: BTreeMap<String, Arc<str>>,
+    pending: Vec<Outgoing>,
+}
+
+impl Emitter {
+    /// Nothing to say yet.
+    pub fn new(lane: Lane) -> Self {
+        Self {
+            lane,
+            inbox: INBOX.into(),
+            command_topics: BTreeMap::new(),
+            result_topics: BTreeMap::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// A command for its participant. `cause` is the context of the record that led to it; a command without one
+    /// rejoins the saga's own trace.
+    pub fn command(&mut self, participant: &Arc<str>, command: Command, cause: &TraceContext) {
+        let topic = self.command_topic(participant);
+        let headers = headers(&topic, self.lane, command.id.saga, cause, &command.trace);
+        self.push(topic, CommandRecord::Command(command).encode(), headers);
+    }
+
+    /// A result for its starter.
+    pub fn result(&mut self, topic: String, result: &SagaResult, cause: &TraceContext) {
+        let topic = self.result_topic(topic);
+        let headers = headers(&topic, self.lane, result.saga, cause, &result.trace);
+        self.push(topic, result.encode(), headers);
+    }
+
+    /// A floor for each of the participants; encoded once.
+    pub fn floor(&mut self, participants: impl IntoIterator<Item = Arc<str>>, floor: Floor) {
+        let payload = CommandRecord::Floor(floor).encode();
+        for participant in participants {
+            let topic = self.command_topic(&participant);
+            self.push(topic, payload.clone(), Vec::new());
+        }
+    }
+
+    /// A record for the lane's own inbox: a timer, an activation.
+    pub fn own(&mut self, event: &InboxEvent, trace: Option<&TraceContext>) {
+        let headers = trace.map(context::to_headers).unwrap_or_default();
+        self.push(self.inbox.clone(), event.encode(), headers);
+    }
+
+    /// How many records are waiting to be sent.
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether nothing is waiting to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// What is to be sent now.
+    pub fn take(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.pending)
+    }
+
+    fn push(&mut self, topic: Arc<str>, payload: Bytes, headers: Vec<(&'static str, String)>) {
+        self.pending.push(Outgoing { topic, lane: self.lane, payload, headers });
+    }
+
+    /// Definitions bound the number of participants.
+    fn command_topic(&mut self, participant: &Arc<str>) -> Arc<str> {
+        if let Some(topic) = self.command_topics.get(participant) {
+            return topic.clone();
+        }
+        let topic: Arc<str> = commands_topic(participant).into();
+        self.command_topics.insert(participant.clone(), topic.clone());
+        topic
+    }
+
+    fn result_topic(&mut self, name: String) -> Arc<str> {
+        if let Some(topic) = self.result_topics.get(&name) {
+            return topic.clone();
+        }
+        if self.result_topics.len() >= MAX_RESULT_TOPICS {
+            self.result_topics.clear();
+        }
+        let topic: Arc<str> = name.as_str().into();
+        self.result_topics.insert(name, topic.clone());
+        topic
+    }
+}
+
+/// The headers of a record: the context of its send span, if its trace is recorded.
+fn headers(
+    topic: &str,
+    lane: Lane,
+    saga: SagaId,
+    cause: &TraceContext,
+    own: &TraceContext,
+) -> Vec<(&'static str, String)> {
+    let parent = if cause.traceparent.is_empty() { own } else { cause };
+    if !context::is_recorded(parent) {
+        return context::to_headers(parent);
+    }
+    let span = context::send_span(topic, lane.0, &saga, parent);
+    context::to_headers(&context::of_span(&span, parent))
+}
+
+/// Counts the batches sent; a checkpoint waits for the last one before it.
+pub type Ticket = u64;
+
+/// The receipts of what was sent, oldest first. Batches count as acknowledged in the order in which they were sent.
+pub struct Outbox<R> {
+    waiting: VecDeque<Sent<R>>,
+    issued: Ticket,
+    unacknowledged: usize,
+}
+
+struct Sent<R> {
+    records: usize,
+    receipt: R,
+}
+
+impl<R> Default for Outbox<R> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), issued: 0, unacknowledged: 0 }
+    }
+}
+
+impl<R: Future<Output = Result<(), PublishError>> + Unpin> Outbox<R> {
+    /// Remembers the receipt of a batch.
+    pub fn sent(&mut self, records: usize, receipt: R) {
+        self.issued += 1;
+        self.unacknowledged += records;
+        self.waiting.push_back(Sent { records, receipt });
+    }
+
+    /// The last batch sent.
+    pub fn issued(&self) -> Ticket {
+        self.issued
+    }
+
+    /// The last batch of which it and all before it are acknowledged.
+    pub fn acknowledged(&self) -> Ticket {
+        self.issued - self.waiting.len() as Ticket
+    }
+
+    /// Records without an acknowledgement.
+    pub fn unacknowledged(&self) -> usize {
+        self.unacknowledged
+    }
+
+    /// Whether the loop has to wait before it sends more.
+    pub fn is_full(&self) -> bool {
+        self.unacknowledged >= MAX_UNACKNOWLEDGED
+    }
+
+    /// Waits until the oldest batch is acknowledged; for ever when there is none. Cancel-safe.
+    pub async fn next_acknowledged(&mut self) -> Result<(), PublishError> {
+        let Some(oldest) = self.waiting.front_mut() else {
+            return std::future::pending().await;
+        };
+        (&mut oldest.receipt).await?;
+        if let Some(sent) = self.waiting.pop_front() {
+            self.unacknowledged -= sent.records;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use std::future::{Ready, ready};
+
+use saga_core::ended::EndedSequences;
+use saga_core::ids::{CommandId, Direction, Ordinal, Starter};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::*;
+
+fn ordinal() -> Ordinal {
+    Ordinal { starter: Starter { name: "order".to_owned(), store: Uuid::nil() }, lane: Lane(3), sequence: 9 }
+}
+
+fn command(traceparent: &str) -> Command {
+    Command {
+        id: CommandId { saga: SagaId(Uuid::from_u128(1)), step: "reserve".to_owned(), direction: Direction::Action },
+        ordinal: ordinal(),
+        operation: "reserve".to_owned(),
+        input: Bytes::new(),
+        uses: BTreeMap::new(),
+        may_refuse: true,
+        trace: TraceContext { traceparent: traceparent.to_owned(), tracestate: String::new() },
+    }
+}
+
+const OWN: &str = "00-11111111111111111111111111111111-2222222222222222-00";
+const CAUSE: &str = "00-11111111111111111111111111111111-3333333333333333-00";
+
+fn traceparent(record: &Outgoing) -> Option<&str> {
+    record.headers.iter().find(|(name, _)| *name == "traceparent").map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn records_go_to_the_lane_of_their_topic_in_order() {
+    let mut emitter = Emitter::new(Lane(3));
+    let no_cause = TraceContext::default();
+    emitter.command(&"stock".into(), command(""), &no_cause);
+    let floor = Floor { starter: ordinal().starter, ended: EndedSequences::new(4, []) };
+    emitter.floor(["payment".into(), "stock".into()], floor.clone());
+    emitter.own(&InboxEvent::FoldVersion(1), None);
+    let records = emitter.take();
+    assert!(emitter.is_empty());
+    let topics: Vec<&str> = records.iter().map(|record| record.topic.as_ref()).collect();
+    assert_eq!(topics, ["stock.commands", "payment.commands", "stock.commands", "saga.inbox"]);
+    assert!(records.iter().all(|record| record.lane == Lane(3)));
+    assert_eq!(CommandRecord::decode(&records[0].payload), Ok(CommandRecord::Command(command(""))));
+    assert_eq!(CommandRecord::decode(&records[2].payload), Ok(CommandRecord::Floor(floor)));
+}
+
+#[test]
+fn a_command_continues_its_cause_or_rejoins_its_saga() {
+    let mut emitter = Emitter::new(Lane(3));
+    let cause = TraceContext { traceparent: CAUSE.to_owned(), tracestate: String::new() };
+    emitter.command(&"stock".into(), command(OWN), &cause);
+    emitter.command(&"stock".into(), command(OWN), &TraceContext::default());
+    emitter.command(&"stock".into(), command(""), &TraceContext::default());
+    let records = emitter.take();
+    assert_eq!(records.iter().map(traceparent).collect::<Vec<_>>(), [Some(CAUSE), Some(OWN), None]);
+}
+
+#[test]
+fn names_of_results_topics_are_bounded() {
+    let mut emitter = Emitter::new(Lane(0));
+    for number in 0..MAX_RESULT_TOPICS * 3 {
+        assert_eq!(&*emitter.result_topic(format!("t{number}")), format!("t{number}"));
+        assert!(emitter.result_topics.len() <= MAX_RESULT_TOPICS);
+    }
+}
+
+#[tokio::test]
+async fn batches_count_as_acknowledged_in_order() {
+    let mut outbox = Outbox::<Pending>::default();
+    let (first, mut second) = (oneshot::channel(), oneshot::channel());
+    outbox.sent(2, Pending(first.1));
+    outbox.sent(3, Pending(std::mem::replace(&mut second.1, oneshot::channel().1)));
+    second.0.send(()).unwrap();
+    let early = tokio::time::timeout(std::time::Duration::ZERO, outbox.next_acknowledged()).await;
+    assert!(early.is_err(), "the second batch does not count before the first");
+    assert_eq!((outbox.acknowledged(), outbox.unacknowledged()), (0, 5));
+    first.0.send(()).unwrap();
+    outbox.next_acknowledged().await.unwrap();
+    assert_eq!((outbox.acknowledged(), outbox.unacknowledged()), (1, 3));
+    outbox.next_acknowledged().await.unwrap();
+    assert_eq!((outbox.acknowledged(), outbox.issued(), outbox.unacknowledged()), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn a_failed_batch_is_never_acknowledged_and_the_bound_holds() {
+    let mut outbox = Outbox::<Ready<Result<(), PublishError>>>::default();
+    outbox.sent(MAX_UNACKNOWLEDGED - 1, ready(Err(PublishError("gone".to_owned()))));
+    assert!(!outbox.is_full());
+    outbox.sent(1, ready(Ok(())));
+    assert!(outbox.is_full());
+    assert!(outbox.next_acknowledged().await.is_err());
+    assert_eq!(outbox.acknowledged(), 0);
+}
+
+/// A receipt that arrives when the test says so.
+struct Pending(oneshot::Receiver<()>);
+
+impl Future for Pending {
+    type Output = Result<(), PublishError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(context).map(|answer| answer.map_err(|_| PublishError("lost".to_owned())))
+    }
+}

@@ -1,0 +1,42 @@
+//! The settings of the orchestrator.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use event_stream::KafkaArgs;
+use redis_txn::RedisArgs;
+use service_kit::process::ProcessArgs;
+
+/// Runs sagas: folds `saga.inbox`, sends commands to participants and results to starters.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "orchestrator", version)]
+pub struct Settings {
+    /// What every process has
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Kafka
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    /// The store of the checkpoints
+    #[command(flatten)]
+    pub redis: RedisArgs,
+    /// Folder with the definitions (*.yaml) that are to be active
+    #[arg(long, env = "DEFINITIONS_DIR", default_value = "definitions")]
+    pub definitions_dir: PathBuf,
+    /// Participants that definitions may name, comma-separated; each has a topic <participant>.commands
+    #[arg(long, env = "PARTICIPANTS", value_delimiter = ',', default_value = "stock,payment")]
+    pub participants: Vec<String>,
+    /// Milliseconds between two checkpoints of a lane that has news
+    #[arg(long, env = "CHECKPOINT_INTERVAL_MS", default_value_t = 1000)]
+    pub checkpoint_interval_ms: u64,
+    /// Records after which a checkpoint is due before its time
+    #[arg(long, env = "CHECKPOINT_RECORDS", default_value_t = 1000)]
+    pub checkpoint_records: u64,
+}
+
+impl Settings {
+    /// Time between two checkpoints of a lane that has news.
+    pub fn checkpoint_interval(&self) -> Duration {
+        Duration::from_millis(self.checkpoint_interval_ms)
+    }
+}
