@@ -1,2 +1,18 @@
-//! placeholder
-fn main() {}
+//! The gateway process.
+
+use std::process::ExitCode;
+
+use gateway::settings::Settings;
+use service_kit::process;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let settings = match process::parse::<Settings>() {
+        Ok(settings) => settings,
+        Err(exit_code) => return exit_code,
+    };
+    let args = settings.process.clone();
+    process::main("gateway", &args, |shutdown| gateway::run(settings, shutdown))
+}

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,9 @@ const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long blocking threads (dropping a Kafka client) may take at the very end.
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Open files that a process asks for: both ends of 8 192 connections, and the clients of stores and brokers.
+const MAX_OPEN_FILES: u64 = 20_000;
 
 /// Settings that every service has.
 #[derive(Clone, Debug, clap::Args)]
@@ -127,6 +131,7 @@ where
     Fut: std::future::Future<Output = anyhow::Result<()>>,
 {
     let json_logs = args.json_logs()?;
+    raise_file_limit();
     let identity = telemetry::setup::Identity { service, instance: args.instance_name(), json_logs };
     let runtime = runtime(args.worker_threads).context("start the async runtime")?;
     let outcome = runtime.block_on(async {
@@ -146,6 +151,18 @@ where
     });
     runtime.shutdown_timeout(RUNTIME_DEADLINE);
     outcome
+}
+
+/// Every connection is an open file, and the soft limit of a login is often 1 024: takes what the hard limit allows, up
+/// to [`MAX_OPEN_FILES`]. A limit that cannot be raised is not an error, only fewer connections.
+fn raise_file_limit() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = hard.min(MAX_OPEN_FILES);
+    if soft < wanted
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    {
+        eprintln!("cannot raise the limit of open files from {soft} to {wanted}: {error}");
+    }
 }
 
 fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {

@@ -109,6 +109,14 @@ impl Upstreams {
         }
     }
 
+    /// Whether the replica no longer answers its probes: stopped or cut off, unlike one that drains and still answers
+    /// what it has taken. A request that may be repeated need not wait for it.
+    pub fn is_silent(&self, address: SocketAddr) -> bool {
+        let replicas = self.replicas();
+        let replica = replicas.iter().find(|replica| replica.address == address);
+        replica.is_some_and(|replica| replica.silent_probes.load(Ordering::Relaxed) >= probe::MAX_SILENT_PROBES)
+    }
+
     fn ordered(&self, key_hash: u64) -> Vec<SocketAddr> {
         let replicas = self.replicas();
         if let [only] = replicas.as_slice() {

@@ -22,7 +22,7 @@ const PROBE_PAUSE: Duration = Duration::from_millis(500);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Probes in a row without an answer that make a replica count as not ready: one may be a busy moment.
-const MAX_SILENT_PROBES: u32 = 2;
+pub(super) const MAX_SILENT_PROBES: u32 = 2;
 
 /// How often names are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);

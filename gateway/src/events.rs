@@ -1,0 +1,32 @@
+//! What happens in the gateway: one call for the log line and the metric.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use http::StatusCode;
+use telemetry::metrics::{GATEWAY_REPEATS, GATEWAY_REQUESTS, GATEWAY_SECONDS, GATEWAY_SHED};
+
+use crate::decide::{Attempt, Route};
+
+/// A request of the contract has its answer.
+pub(crate) fn answered(route: &Route, status: StatusCode, since: Instant) {
+    GATEWAY_REQUESTS.add(1, &[("route", route.pattern), ("status", status.as_str())]);
+    GATEWAY_SECONDS.record(since.elapsed().as_secs_f64(), &[("route", route.pattern)]);
+}
+
+/// A request was refused at the limit, before anything was sent.
+pub(crate) fn shed(route: &Route) {
+    GATEWAY_SHED.add(1, &[]);
+    tracing::debug!(route = route.pattern, "request shed");
+}
+
+/// An attempt failed and the request is sent again.
+pub(crate) fn repeated(upstream: &'static str, replica: SocketAddr, attempt: Attempt) {
+    GATEWAY_REPEATS.add(1, &[("upstream", upstream)]);
+    tracing::debug!(upstream, %replica, ?attempt, "request sent again");
+}
+
+/// A request ended without an answer of the service.
+pub(crate) fn given_up(route: &Route, upstream: &'static str, kind: &'static str) {
+    tracing::warn!(route = route.pattern, upstream, kind, "no answer from the service");
+}

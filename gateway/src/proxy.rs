@@ -1,0 +1,306 @@
+//! Passes one request on: limits, replicas, repeats, deadline.
+
+mod headers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Body as _;
+use hyper::body::Incoming;
+use service_kit::backoff::Backoff;
+use service_kit::problem::Problem;
+use service_kit::upstream::{Outgoing, RequestError, UpstreamClient, Upstreams};
+use telemetry::context::{client_span, http_span, inject, record_status};
+use tokio::sync::Semaphore;
+use tracing::Span;
+
+use crate::decide::{self, Attempt, Next, NoRoute, Repeat, Route, Service};
+use crate::events;
+use crate::settings::Settings;
+
+/// First pause after every replica was asked in vain.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest pause between two rounds.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// A read that takes longer is asked of another replica: it is one round trip to a store.
+const READ_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a waiting checkout looks whether its replica has gone silent.
+const SILENCE_CHECK_PAUSE: Duration = Duration::from_millis(500);
+
+/// Answers up to this size are read as a whole, so that one that breaks off can be asked for again; larger ones are
+/// passed on as they come.
+const MAX_WHOLE_ANSWER_BYTES: u64 = 64 * 1024;
+
+/// What a shed or unserved client is asked to wait, in seconds.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Passes requests on. Holds connections, nothing else.
+pub(crate) struct Proxy {
+    orders: Arc<Upstreams>,
+    stock: Arc<Upstreams>,
+    payment: Arc<Upstreams>,
+    client: UpstreamClient,
+    places: Semaphore,
+    request_timeout: Duration,
+    max_body_bytes: usize,
+}
+
+/// One request on its way.
+struct Call<'call> {
+    route: &'static Route,
+    key: Option<&'call str>,
+    upstreams: &'call Upstreams,
+    incoming: &'call HeaderMap,
+    span: &'call Span,
+    outgoing: Outgoing,
+    deadline: Instant,
+}
+
+/// How one attempt ended.
+struct Tried {
+    attempt: Attempt,
+    answer: Option<Response>,
+}
+
+impl Proxy {
+    pub(crate) fn new(settings: &Settings, [orders, stock, payment]: [Arc<Upstreams>; 3]) -> Arc<Self> {
+        Arc::new(Self {
+            orders,
+            stock,
+            payment,
+            client: UpstreamClient::new(),
+            places: Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)),
+            request_timeout: settings.request_timeout(),
+            max_body_bytes: settings.max_body_bytes,
+        })
+    }
+
+    pub(crate) fn router(self: Arc<Self>) -> Router {
+        Router::new().fallback(handle).with_state(self)
+    }
+
+    fn upstreams(&self, service: Service) -> &Upstreams {
+        match service {
+            Service::Orders => &self.orders,
+            Service::Stock => &self.stock,
+            Service::Payment => &self.payment,
+        }
+    }
+
+    async fn answer(&self, route: &'static Route, request: Request, span: &Span, since: Instant) -> Response {
+        // Held until the answer's head is known: that is what costs the services something.
+        let Ok(_place) = self.places.try_acquire() else {
+            events::shed(route);
+            return shed().into_response();
+        };
+        let deadline = since + self.request_timeout;
+        let (parts, body) = request.into_parts();
+        let body = match self.whole_body(body, deadline).await {
+            Ok(body) => body,
+            Err(problem) => return problem.into_response(),
+        };
+        let Some(path) = parts.uri.path_and_query().cloned() else { return no_route(&NoRoute::NotFound) };
+        let outgoing =
+            Outgoing { method: parts.method.clone(), path, headers: headers::of_request(&parts.headers), body };
+        let call = Call {
+            route,
+            key: decide::key(route, parts.uri.path()),
+            upstreams: self.upstreams(route.service),
+            incoming: &parts.headers,
+            span,
+            outgoing,
+            deadline,
+        };
+        self.forward(call, &parts).await
+    }
+
+    async fn whole_body(&self, body: Body, deadline: Instant) -> Result<Bytes, Problem> {
+        if body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        let whole = Limited::new(body, self.max_body_bytes).collect();
+        match tokio::time::timeout_at(deadline.into(), whole).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                let detail = format!("a request body may have {} bytes", self.max_body_bytes);
+                Err(Problem::new(413, "body-too-large", detail))
+            }
+            Ok(Err(_)) => Err(Problem::new(400, "bad-body", "the request body broke off")),
+            Err(_) => Err(Problem::new(408, "body-too-slow", "the request body did not arrive in time")),
+        }
+    }
+
+    /// Asks replica after replica, round after round, as far as the route allows.
+    async fn forward(&self, mut call: Call<'_>, parts: &Parts) -> Response {
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut last_answer = None;
+        loop {
+            let replicas = call.key.map_or_else(|| call.upstreams.rotated(), |key| call.upstreams.ranked(key));
+            for replica in replicas {
+                if Instant::now() >= call.deadline {
+                    break;
+                }
+                let tried = self.attempt(replica, &mut call).await;
+                match decide::next(call.route.repeat, tried.attempt) {
+                    Next::Answer => return tried.answer.unwrap_or_else(|| call.no_answer(None, parts)),
+                    Next::GiveUp => return call.outcome_unknown(),
+                    Next::Repeat | Next::RepeatOnce => {
+                        events::repeated(call.upstreams.name(), replica, tried.attempt);
+                        last_answer = tried.answer.or(last_answer);
+                    }
+                }
+            }
+            let pause = backoff.pause();
+            if !decide::waits(call.route.repeat) || Instant::now() + pause >= call.deadline {
+                return call.no_answer(last_answer, parts);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, replica: SocketAddr, call: &mut Call<'_>) -> Tried {
+        let span = client_span(call.outgoing.method.as_str(), call.upstreams.name(), call.span);
+        inject(&span, call.incoming, &mut call.outgoing.headers);
+        let timeout = call.attempt_timeout();
+        let exchange = self.exchange(replica, &call.outgoing, timeout);
+        let result = match call.route.repeat {
+            Repeat::Joins if call.upstreams.counts().0 > 1 => tokio::select! {
+                result = exchange => result,
+                () = gone_silent(call.upstreams, replica) => Err(RequestError::TimedOut(timeout)),
+            },
+            Repeat::Joins | Repeat::Reads | Repeat::IfNeverSent => exchange.await,
+        };
+        match result {
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                record_status(&span, status);
+                Tried { attempt: Attempt::Answered(status), answer: Some(answer) }
+            }
+            Err(error) => {
+                tracing::debug!(upstream = call.upstreams.name(), %replica, %error, "attempt failed");
+                let never_sent = error.certainly_never_sent();
+                if never_sent {
+                    call.upstreams.mark_refused(replica);
+                }
+                Tried { attempt: if never_sent { Attempt::NeverSent } else { Attempt::Unknown }, answer: None }
+            }
+        }
+    }
+
+    /// One request and its answer; a small answer is complete when this returns.
+    async fn exchange(
+        &self,
+        replica: SocketAddr,
+        outgoing: &Outgoing,
+        timeout: Duration,
+    ) -> Result<Response, RequestError> {
+        let until = tokio::time::Instant::now() + timeout;
+        let (head, body) = self.client.request(replica, outgoing, timeout).await?.into_parts();
+        let body = if body.size_hint().upper().is_some_and(|size| size <= MAX_WHOLE_ANSWER_BYTES) {
+            whole_answer(body, until, timeout).await?
+        } else {
+            Body::new(body)
+        };
+        let mut answer = Response::new(body);
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = headers::of_answer(&head.headers);
+        Ok(answer)
+    }
+}
+
+impl Call<'_> {
+    fn attempt_timeout(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.route.repeat {
+            Repeat::Reads => left.min(READ_ATTEMPT_TIMEOUT),
+            Repeat::Joins | Repeat::IfNeverSent => left,
+        }
+    }
+
+    /// The answer when no replica gave one that counts.
+    fn no_answer(&self, last_answer: Option<Response>, parts: &Parts) -> Response {
+        let upstream = self.upstreams.name();
+        if self.route.repeat == Repeat::Joins {
+            // Perhaps a checkout has begun: neither yes nor no would be true.
+            events::given_up(self.route, upstream, "undecided");
+            let order = decide::key(self.route, parts.uri.path()).unwrap_or_default();
+            let detail = "the checkout is not decided yet; if it has begun it goes on, and the order shows how it ends";
+            let problem = Problem::new(504, "undecided", detail).with_location(format!("/orders/find/{order}"));
+            return problem.into_response();
+        }
+        last_answer.unwrap_or_else(|| {
+            events::given_up(self.route, upstream, "unavailable");
+            let detail = format!("no replica of {upstream} could be reached; nothing was changed");
+            Problem::new(503, "unavailable", detail).with_retry_after_s(RETRY_AFTER_S).into_response()
+        })
+    }
+
+    fn outcome_unknown(&self) -> Response {
+        let upstream = self.upstreams.name();
+        events::given_up(self.route, upstream, "outcome-unknown");
+        let detail = format!("{upstream} went away in the middle: outcome unknown, look before you try again");
+        Problem::new(503, "outcome-unknown", detail).into_response()
+    }
+}
+
+async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    let since = Instant::now();
+    let route = match decide::find_route(request.method(), request.uri().path()) {
+        Ok(route) => route,
+        Err(problem) => return no_route(&problem),
+    };
+    let span = http_span(route.method.as_str(), route.pattern, request.headers());
+    let response = proxy.answer(route, request, &span, since).await;
+    record_status(&span, response.status().as_u16());
+    events::answered(route, response.status(), since);
+    response
+}
+
+async fn whole_answer(body: Incoming, until: tokio::time::Instant, timeout: Duration) -> Result<Body, RequestError> {
+    match tokio::time::timeout_at(until, body.collect()).await {
+        Ok(Ok(whole)) => Ok(Body::from(whole.to_bytes())),
+        Ok(Err(error)) => Err(RequestError::Unknown(Box::new(error))),
+        Err(_) => Err(RequestError::TimedOut(timeout)),
+    }
+}
+
+/// Returns when the replica no longer answers its probes while another one does.
+async fn gone_silent(upstreams: &Upstreams, replica: SocketAddr) {
+    loop {
+        tokio::time::sleep(SILENCE_CHECK_PAUSE).await;
+        if upstreams.is_silent(replica) && upstreams.is_available() {
+            return;
+        }
+    }
+}
+
+fn shed() -> Problem {
+    let detail = "too many requests are under way; this one changed nothing";
+    Problem::new(429, "overloaded", detail).with_retry_after_s(RETRY_AFTER_S)
+}
+
+fn no_route(problem: &NoRoute) -> Response {
+    match problem {
+        NoRoute::NotFound => Problem::new(404, "no-such-route", "there is no such route").into_response(),
+        NoRoute::WrongVerb { allowed } => {
+            let detail = format!("this route takes {allowed} only");
+            let mut response = Problem::new(405, "wrong-verb", detail).into_response();
+            if let Ok(value) = HeaderValue::from_str(allowed.as_str()) {
+                response.headers_mut().insert(http::header::ALLOW, value);
+            }
+            response
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The gateway's settings.
+
+use std::time::Duration;
+
+use service_kit::process::{BadConfiguration, ProcessArgs};
+
+/// The one public port of the shop: passes requests on to the services.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "gateway", version, about)]
+pub struct Settings {
+    /// What every service has.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Replicas of order-svc: host:port,host:port or dns:host:port
+    #[arg(long, env = "ORDER_UPSTREAMS", default_value = "127.0.0.1:8001")]
+    pub order_upstreams: String,
+    /// Replicas of stock-svc: host:port,host:port or dns:host:port
+    #[arg(long, env = "STOCK_UPSTREAMS", default_value = "127.0.0.1:8002")]
+    pub stock_upstreams: String,
+    /// Replicas of payment-svc: host:port,host:port or dns:host:port
+    #[arg(long, env = "PAYMENT_UPSTREAMS", default_value = "127.0.0.1:8003")]
+    pub payment_upstreams: String,
+    /// Milliseconds for a request from its head to its answer; order-svc's wait for a checkout must be shorter
+    #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
+    pub request_timeout_ms: u64,
+    /// Most requests under way at once; more are answered 429 before anything is sent
+    #[arg(long, env = "MAX_REQUESTS", default_value_t = 4_096)]
+    pub max_requests: usize,
+    /// Most client connections at once, more than MAX_REQUESTS so that there is somebody to answer 429; the rest waits
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 8_192)]
+    pub max_connections: usize,
+    /// Largest request body in bytes; the shop's routes need none
+    #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 65_536)]
+    pub max_body_bytes: usize,
+    /// Milliseconds for a request's head to arrive; also how long a kept-alive connection may be silent
+    #[arg(long, env = "HEADER_TIMEOUT_MS", default_value_t = 60_000)]
+    pub header_timeout_ms: u64,
+}
+
+impl Settings {
+    /// Refuses what cannot work.
+    pub fn check(&self) -> Result<(), BadConfiguration> {
+        let positive = [
+            ("REQUEST_TIMEOUT_MS", self.request_timeout_ms),
+            ("HEADER_TIMEOUT_MS", self.header_timeout_ms),
+            ("MAX_REQUESTS", self.max_requests as u64),
+            ("MAX_CONNECTIONS", self.max_connections as u64),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(BadConfiguration(format!("{name} must be at least 1"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Time for a request.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+    use std::path::Path;
+
+    #[test]
+    fn the_docs_list_every_setting() {
+        let page = service_kit::settings::settings_page("gateway", &Settings::command());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings/gateway.md");
+        service_kit::settings::assert_documented(&path, &page);
+    }
+
+    #[test]
+    fn zeros_are_refused() {
+        let settings = Settings::try_parse_from(["gateway", "--max-requests", "0"]).expect("parsed");
+        assert_eq!(settings.check().expect_err("refused").to_string(), "MAX_REQUESTS must be at least 1");
+    }
+}
