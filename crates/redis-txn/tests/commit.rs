@@ -32,7 +32,7 @@ async fn sums_of_two_processes_are_exact() {
     // Odd callers stand for lanes, the others for requests, and each process has both.
     let queue_of = |caller: u32| {
         let store = &stores[caller as usize / 2 % 2];
-        if caller % 2 == 0 { store.rest_queue() } else { store.lane_queue(caller) }
+        if caller.is_multiple_of(2) { store.rest_queue() } else { store.lane_queue(caller) }
     };
     for caller in add_all(queue_of, 200, 20) {
         in_time(caller).await.unwrap();

@@ -70,12 +70,10 @@ async fn sums_are_exact_when_replies_are_lost_again_and_again() {
         .map(|caller| {
             let queue = if caller % 2 == 0 { store.rest_queue() } else { store.lane_queue(caller) };
             tokio::spawn(async move {
-                let mut done = 0;
-                for _ in 0..100 {
+                for done in 0..100 {
                     let keys = vec!["all".to_owned(), format!("own:{caller}")];
                     let before = queue.run(Add { keys, amount: 1 }).await.unwrap();
                     assert_eq!(before[1], done);
-                    done += 1;
                 }
             })
         })
