@@ -33,9 +33,11 @@ impl LaneRunner for Stopwatch {
                 LaneEvent::Records(records) => {
                     let now_us = self.began.elapsed().as_micros() as u64;
                     let mut waits = self.waits_us.lock().unwrap();
-                    waits.extend(records.iter().map(|record| {
-                        now_us - u64::from_le_bytes(record.payload[..8].try_into().unwrap())
-                    }));
+                    waits.extend(
+                        records
+                            .iter()
+                            .map(|record| now_us - u64::from_le_bytes(record.payload[..8].try_into().unwrap())),
+                    );
                     let mut batches = self.batches.lock().unwrap();
                     batches.0 += 1;
                     batches.1 += records.len() as u64;
@@ -113,8 +115,12 @@ async fn run(watch: &Stopwatch, publisher: &Publisher, rate: u32, time: Duration
         lane = (lane + 1) % LANES;
         let mut payload = vec![0; PAYLOAD_BYTES];
         payload[..8].copy_from_slice(&(watch.began.elapsed().as_micros() as u64).to_le_bytes());
-        let record =
-            Outgoing { topic: Arc::clone(&topic), lane: Lane(lane), payload: Bytes::from(payload), headers: Vec::new() };
+        let record = Outgoing {
+            topic: Arc::clone(&topic),
+            lane: Lane(lane),
+            payload: Bytes::from(payload),
+            headers: Vec::new(),
+        };
         receipts.push_back(publisher.send(vec![record; size]).await?);
         if receipts.len() > 100
             && let Some(receipt) = receipts.pop_front()

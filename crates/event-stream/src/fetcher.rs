@@ -18,6 +18,7 @@ use saga_core::ids::Lane;
 
 use crate::client_log;
 use crate::error::{HaltReason, LaneFault};
+use crate::fetching::{Accept, Fetching, Gap};
 use crate::inbox::{Inbox, Item};
 use crate::inquiry::Inquiry;
 use crate::record::Record;
@@ -26,6 +27,8 @@ use crate::record::Record;
 const SLEEP_LIMIT: Duration = Duration::from_millis(500);
 /// Most records of one round, so that lanes are served while a long backlog is read.
 const MAX_ROUND_RECORDS: usize = 2000;
+/// Lanes that start together are taken on together: a fetch that is under way without them may wait at the broker.
+const COLLECT_TIME: Duration = Duration::from_millis(5);
 /// Pause between two looks for the lane whose position the log does not hold.
 const RANGE_CHECK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -193,26 +196,6 @@ fn new_consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<FetchContext>
     Ok(consumer)
 }
 
-/// A lane as the thread serves it.
-struct Fetching {
-    epoch: u64,
-    inbox: Arc<Inbox>,
-    /// The offset that must come next.
-    next: i64,
-    paused: bool,
-    gap: Gap,
-}
-
-/// What is known of a jump over offsets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Gap {
-    None,
-    /// Seen; nothing is taken until the lane has been taken up again.
-    Seen,
-    /// Taken up again at this offset: seen once more there, it is in the log itself.
-    ReadAgain(i64),
-}
-
 struct FetchLoop {
     fetcher: Arc<Fetcher>,
     consumer: BaseConsumer<FetchContext>,
@@ -247,8 +230,15 @@ impl FetchLoop {
     fn run(mut self) {
         loop {
             if self.fetcher.changed.swap(false, Ordering::Acquire) {
-                if self.fetcher.lock().stop {
+                let (stop, new_lanes) = {
+                    let orders = self.fetcher.lock();
+                    (orders.stop, orders.targets.keys().any(|lane| !self.lanes.contains_key(lane)))
+                };
+                if stop {
                     return;
+                }
+                if new_lanes {
+                    std::thread::sleep(COLLECT_TIME);
                 }
                 self.follow_orders();
             }
@@ -284,13 +274,7 @@ impl FetchLoop {
             for (lane, target) in &orders.targets {
                 self.lanes.entry(*lane).or_insert_with(|| {
                     take_on.push((*lane, target.start));
-                    Fetching {
-                        epoch: target.epoch,
-                        inbox: Arc::clone(&target.inbox),
-                        next: target.start,
-                        paused: false,
-                        gap: Gap::None,
-                    }
+                    Fetching::new(target.epoch, target.start, Arc::clone(&target.inbox))
                 });
             }
         }
@@ -393,8 +377,7 @@ impl FetchLoop {
         let mut take_on = Vec::new();
         for lane in gaps {
             if let Some(fetching) = self.lanes.get_mut(lane) {
-                fetching.paused = false;
-                fetching.gap = Gap::ReadAgain(fetching.next);
+                fetching.read_again();
                 take_on.push((*lane, fetching.next));
             }
         }
@@ -442,35 +425,6 @@ impl Fetcher {
             drop(orders);
             target.inbox.push(Item::Fault(LaneFault::Halt(reason)));
         }
-    }
-}
-
-enum Accept {
-    Take,
-    Skip,
-    Gap,
-}
-
-impl Fetching {
-    /// Offsets are dense in our topics, so anything but the next one is the client's mistake, unless it insists.
-    fn accept(&mut self, offset: i64) -> Accept {
-        if offset < self.next {
-            return Accept::Skip;
-        }
-        if offset > self.next {
-            match self.gap {
-                Gap::Seen => return Accept::Skip,
-                Gap::ReadAgain(at) if at == self.next => {
-                    tracing::warn!(lane = %self.inbox.cell.lane, from = at, to = offset, "the log has a gap");
-                }
-                Gap::None | Gap::ReadAgain(_) => {
-                    self.gap = Gap::Seen;
-                    return Accept::Gap;
-                }
-            }
-        }
-        self.next = offset + 1;
-        Accept::Take
     }
 }
 

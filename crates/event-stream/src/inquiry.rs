@@ -95,9 +95,7 @@ impl Inquiry {
         let asked = tokio::task::spawn_blocking(move || {
             let member = inquiry.member.lock().expect("nothing panics while it holds the member").upgrade();
             match member {
-                Some(member) => {
-                    question(&member, &inquiry.topic).map_err(|error| StreamError::kafka(operation, error))
-                }
+                Some(member) => question(&member, &inquiry.topic).map_err(|error| StreamError::kafka(operation, error)),
                 None => Err(StreamError::kafka(operation, "the process is no group member now")),
             }
         });
@@ -147,7 +145,8 @@ mod tests {
     fn only_an_untouched_lane_starts_without_a_position() {
         assert!(matches!(judge_new_lane(None, Some(0)), Ok(0)));
         assert!(matches!(judge_new_lane(Some(0), Some(0)), Ok(0)));
-        let traces = [judge_new_lane(Some(0), Some(1)), judge_new_lane(Some(7), Some(0)), judge_new_lane(None, Some(3))];
+        let traces =
+            [judge_new_lane(Some(0), Some(1)), judge_new_lane(Some(7), Some(0)), judge_new_lane(None, Some(3))];
         for trace in traces {
             assert!(matches!(trace, Err(LaneFault::Halt(HaltReason::MissingPosition(_)))));
         }

@@ -192,7 +192,9 @@ fn log_restart(topic: &str, cell: &LaneCell, outcome: Result<(), LaneFault>) {
     metrics::STREAM_LANE_RESTARTS.add(1, &[("topic", topic)]);
     match outcome {
         Err(fault) => tracing::warn!(topic, lane = %cell.lane, %fault, "lane runs again"),
-        Ok(()) => tracing::error!(topic, lane = %cell.lane, "a lane loop ended although it owns the lane, it runs again"),
+        Ok(()) => {
+            tracing::error!(topic, lane = %cell.lane, "a lane loop ended although it owns the lane, it runs again")
+        }
     }
 }
 
@@ -208,9 +210,8 @@ impl Table {
         lanes: &[Lane],
         deadline: Duration,
     ) -> MutexGuard<'a, TableState> {
-        let running = |state: &mut TableState| {
-            lanes.iter().any(|lane| state.owned.get(lane).is_some_and(|entry| !entry.ended))
-        };
+        let running =
+            |state: &mut TableState| lanes.iter().any(|lane| state.owned.get(lane).is_some_and(|entry| !entry.ended));
         let waited = self.ended.wait_timeout_while(state, deadline, running);
         waited.expect("no code panics while it holds the table of lanes").0
     }

@@ -8,6 +8,7 @@ mod consumer;
 mod error;
 mod fetcher;
 mod fetchers;
+mod fetching;
 mod inbox;
 mod inquiry;
 mod lane;

@@ -24,6 +24,8 @@ use crate::settings::KafkaSettings;
 const FULL_QUEUE_LOOK: Duration = Duration::from_millis(20);
 /// `flush` looks this often whether all is acknowledged.
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
+/// Pause before the next attempt to make a producer, which fails only for lack of threads or memory.
+const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 /// How often a publisher without a broker looks for one, and how long each look may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -225,16 +227,14 @@ impl Shared {
     }
 
     /// Makes a new producer in the place of a broken one; with the old one go all its open receipts.
-    fn replace(self: &Arc<Self>, broken: u64) {
-        let mut current = self.current.write().expect("no code panics while it holds the producer");
-        if current.number != broken {
-            return;
-        }
+    fn replace(self: &Arc<Self>, broken: &News) -> Result<(), KafkaError> {
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
-        match Generation::new(&self.settings, number, Arc::downgrade(self)) {
-            Ok(new) => *current = Arc::new(new),
-            Err(error) => tracing::error!(%error, "the producer cannot be made anew"),
-        }
+        let new = Arc::new(Generation::new(&self.settings, number, Arc::downgrade(self))?);
+        let old =
+            std::mem::replace(&mut *self.current.write().expect("no code panics while it holds the producer"), new);
+        broken.room.notify_waiters();
+        drop(old);
+        Ok(())
     }
 
     /// Starts to look for a broker, unless somebody does.
@@ -269,18 +269,27 @@ impl Shared {
 }
 
 impl DeliveryContext {
-    /// A fatal error ends the producer. This runs on its own polling thread, which cannot end itself.
-    fn broken(&self, reason: &str) {
+    /// A fatal error ends the producer. It arrives under the code of its cause, so the client has to be asked. This runs
+    /// on the producer's own polling thread, which cannot end itself.
+    fn check_broken(&self, shared: &Arc<Shared>) {
+        let generation = shared.current();
+        if generation.number != self.number {
+            return;
+        }
+        let Some((_, reason)) = generation.producer().client().fatal_error() else { return };
         if self.news.broken.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::error!(reason, "the producer met a fatal error and is made anew");
         metrics::PUBLISHER_REPLACED.add(1, &[]);
-        self.news.room.notify_waiters();
-        let (number, shared) = (self.number, self.shared.clone());
+        let (news, shared) = (Arc::clone(&self.news), Arc::downgrade(shared));
         let replacing = move || {
-            if let Some(shared) = shared.upgrade() {
-                shared.replace(number);
+            while let Some(shared) = shared.upgrade()
+                && let Err(error) = shared.replace(&news)
+            {
+                tracing::error!(%error, "the producer cannot be made anew");
+                drop(shared);
+                std::thread::sleep(REPLACE_PAUSE);
             }
         };
         if let Err(error) = std::thread::Builder::new().name("replace-producer".into()).spawn(replacing) {
@@ -296,14 +305,10 @@ impl ClientContext for DeliveryContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client_log::error("producer", &error, reason);
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal) => self.broken(reason),
-            Some(RDKafkaErrorCode::AllBrokersDown) => {
-                if let Some(shared) = self.shared.upgrade() {
-                    shared.disconnected();
-                }
-            }
-            _ => {}
+        let Some(shared) = self.shared.upgrade() else { return };
+        self.check_broken(&shared);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            shared.disconnected();
         }
     }
 }
@@ -316,10 +321,11 @@ impl ProducerContext for DeliveryContext {
             Ok(_) => state.settle(None),
             Err((error, _)) => {
                 metrics::PUBLISH_FAILURES.add(1, &[]);
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut)
-                    && let Some(shared) = self.shared.upgrade()
-                {
-                    shared.disconnected();
+                if let Some(shared) = self.shared.upgrade() {
+                    self.check_broken(&shared);
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) {
+                        shared.disconnected();
+                    }
                 }
                 state.settle(Some(error.to_string()));
             }
@@ -329,3 +335,6 @@ impl ProducerContext for DeliveryContext {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

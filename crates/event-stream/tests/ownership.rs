@@ -25,6 +25,7 @@ impl LaneRunner for Draining {
         let number = lane.lane().0;
         let note = |what| self.diary.lock().unwrap().push((number, self.who, what));
         note("begins");
+        let _ends = Ends(number, self.clone());
         lane.fetch_from(Some(0)).await?;
         lane.set_loaded();
         while !matches!(lane.next(None).await?, LaneEvent::Revoked) {}
@@ -33,6 +34,15 @@ impl LaneRunner for Draining {
         tokio::time::sleep(self.drain).await;
         note("has drained");
         Ok(())
+    }
+}
+
+/// Notes that a run is over, also when its future was dropped.
+struct Ends(u32, Draining);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.1.diary.lock().unwrap().push((self.0, self.1.who, "ends"));
     }
 }
 
@@ -53,7 +63,8 @@ async fn a_lane_begins_elsewhere_only_after_it_has_drained() {
     let entries = diary.lock().unwrap().clone();
     for lane in entries.iter().filter(|entry| entry.1 == "new").map(|entry| entry.0) {
         let of_lane: Vec<_> = entries.iter().filter(|entry| entry.0 == lane).map(|entry| (entry.1, entry.2)).collect();
-        let expected = [("old", "begins"), ("old", "drains"), ("old", "has drained"), ("new", "begins")];
+        let expected =
+            [("old", "begins"), ("old", "drains"), ("old", "has drained"), ("old", "ends"), ("new", "begins")];
         assert_eq!(of_lane, expected, "lane {lane}");
     }
     end(second).await;
@@ -74,6 +85,7 @@ async fn a_loop_that_overruns_the_drain_deadline_is_dropped() {
     eventually("the second has its lanes", || loaded(&second) == 2).await;
     assert!(began.elapsed() < settings.session_timeout * 4, "took {:?}", began.elapsed());
     assert_eq!((count(&diary, "old", "drains"), count(&diary, "old", "has drained")), (2, 0));
+    eventually("the overrunning loops are dropped", || count(&diary, "old", "ends") == 2).await;
     end(second).await;
     end(first).await;
 }

@@ -15,7 +15,7 @@ use redis_txn::{Queue, Settings, Store, Transaction, Unread, View};
 const LANES: u32 = 100;
 /// Records of one batch, all to one lane.
 const BATCH: u32 = 10;
-const ROUNDS: u32 = 30;
+const ROUNDS: u32 = 12;
 /// The worker is this test program again, with this in its environment.
 const WORKER: &str = "EVENT_STREAM_WORKER";
 
