@@ -1,1 +1,160 @@
-//! placeholder
+//! Keeps orders and checks them out: the shop's starter of sagas.
+//!
+//! [`decide`] is the order's state machine, [`starting`] the shop's half of the starter; [`rest`] and [`checkout`] are
+//! the doors, [`poll`] the fall-back for requests whose answer comes home elsewhere.
+
+pub mod answer;
+pub mod batch;
+pub mod checkout;
+pub mod decide;
+pub mod edit;
+pub mod order;
+pub mod poll;
+pub mod readiness;
+pub mod rest;
+pub mod settings;
+pub mod starting;
+pub mod stock_client;
+pub mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec};
+use redis_txn::{CheckError, Store};
+use service_kit::process::{BadConfiguration, delayed};
+use service_kit::upstream::{UpstreamClient, Upstreams};
+use service_kit::{admin, http};
+use starter::Starter;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkout::Checkout;
+use crate::poll::Poller;
+use crate::rest::Shop;
+pub use crate::settings::Settings;
+use crate::starting::Checkouts;
+
+/// The service's name: client id, consumer group.
+pub const SERVICE: &str = "order-svc";
+
+/// The name in ordinals; results travel on `order.results`.
+const STARTER: &str = "order";
+
+/// Everything that can change a saga.
+const INBOX_TOPIC: &str = "saga.inbox";
+
+/// How our sagas ended.
+const RESULTS_TOPIC: &str = "order.results";
+
+/// After SIGTERM, how long this replica still takes requests while it says "not me": gateways look twice a second.
+const LEAVE_PAUSE: Duration = Duration::from_millis(1_200);
+
+/// How long each part of the drain may take once no request is open.
+const PART_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs the service until `shutdown` is cancelled and what was taken is done.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let instance = settings.process.instance_name();
+    let upstreams = Upstreams::new("stock", &settings.stock_upstreams)?;
+    let kafka = settings.kafka.settings(SERVICE, &instance);
+    let store = connect(&settings, &instance).await?;
+    check_topics(&kafka, &settings).await?;
+
+    let publisher = Publisher::new(&kafka)?;
+    let starter = start(&settings, &store, &publisher).await?;
+    let consumer = Consumer::start(&kafka, SERVICE, RESULTS_TOPIC, starter.runner())?;
+    let parts = readiness::Parts {
+        store: store.clone(),
+        publisher: publisher.clone(),
+        consumer: consumer.clone(),
+        shutdown: shutdown.clone(),
+    };
+    upstreams.spawn_probe(shutdown.clone());
+    let shop = Shop {
+        requests: store.rest_queue(),
+        checkout: Checkout {
+            starter: starter.clone(),
+            poller: Poller::start(store.clone()),
+            wait: Duration::from_millis(settings.checkout_wait_ms),
+        },
+        stock: stock_client::StockClient { upstreams, client: UpstreamClient::new() },
+        batch_init: settings.batch_init,
+        store: store.clone(),
+    };
+    serve(&settings, shop, parts, &shutdown).await?;
+
+    starter.shutdown(PART_DEADLINE).await;
+    consumer.shutdown(PART_DEADLINE).await;
+    publisher.flush(PART_DEADLINE).await;
+    store.shutdown().await;
+    Ok(())
+}
+
+async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
+    let store =
+        Store::connect(settings.redis.settings(SERVICE, instance)).await.context("connect to the order store")?;
+    match store.check(settings.redis.allow_unsafe_fsync).await {
+        Ok(()) => Ok(store),
+        Err(unsafe_settings @ CheckError::Unsafe(_)) => Err(BadConfiguration(unsafe_settings.to_string()).into()),
+        Err(error) => Err(error).context("check the order store"),
+    }
+}
+
+async fn check_topics(kafka: &KafkaSettings, settings: &Settings) -> anyhow::Result<()> {
+    let partitions = settings.kafka.partitions;
+    let topics = [
+        TopicSpec { name: INBOX_TOPIC.to_owned(), partitions, log_append_time: true },
+        TopicSpec { name: RESULTS_TOPIC.to_owned(), partitions, log_append_time: false },
+    ];
+    event_stream::check_topics(kafka, &topics).await.context("check the topics")
+}
+
+async fn start(settings: &Settings, store: &Store, publisher: &Publisher) -> anyhow::Result<Starter<Checkouts>> {
+    let store_id = store.id().await.context("read the id of the order store")?;
+    let names = starter::Settings {
+        name: STARTER.to_owned(),
+        inbox_topic: INBOX_TOPIC.to_owned(),
+        results_topic: RESULTS_TOPIC.to_owned(),
+        max_waiters: settings.max_waiters,
+    };
+    let business = Checkouts { definition: settings.checkout_definition.clone() };
+    Ok(Starter::new(names, Arc::new(business), store.clone(), store_id, publisher.clone()))
+}
+
+/// Serves both ports until no request is open after `shutdown`.
+async fn serve(
+    settings: &Settings,
+    shop: Shop,
+    parts: readiness::Parts,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = bind(settings.process.listen).await?;
+    let admin_listener = bind(settings.process.admin_listen).await?;
+    tracing::info!(rest = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
+
+    let wants_requests = parts.clone();
+    let router =
+        rest::router(Arc::new(shop)).merge(admin::internal_ready(Arc::new(move || wants_requests.look().ready)));
+    let limits = http::Limits {
+        // Everybody who may wait, and as many who come and go.
+        max_connections: settings.max_waiters.saturating_mul(2),
+        // The rest of the process's time is for what comes after the last request.
+        drain_deadline: settings.process.drain_deadline() * 2 / 3,
+        ..http::Limits::default()
+    };
+    // The admin port outlives the REST port, so that a drain can be watched.
+    let admin_shutdown = CancellationToken::new();
+    let admin_router = admin::router(parts.probe());
+    let admin =
+        tokio::spawn(http::serve(admin_listener, admin_router, http::Limits::default(), admin_shutdown.clone()));
+    http::serve(listener, router, limits, delayed(shutdown, LEAVE_PAUSE)).await;
+    admin_shutdown.cancel();
+    admin.await.context("serve the admin port")
+}
+
+async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|cause| BadConfiguration(format!("cannot listen on {address}: {cause}")).into())
+}

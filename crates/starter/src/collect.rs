@@ -93,7 +93,9 @@ async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B:
         members,
     };
     // The commit is awaited here and nowhere else, so nothing is sent whose EXEC is not known to have happened.
-    let (decided, pending) = match shared.requests.run(transaction).await {
+    // The lane's queue never gives up, so a commit is always known in the end; whoever cannot wait for it is told so
+    // by its own deadline.
+    let (decided, pending) = match shared.store.lane_queue(lane.0).run(transaction).await {
         Ok(WindowOutcome::Committed { decided, pending }) => (decided, pending),
         Ok(WindowOutcome::Corrupt(why)) => return fail(shared, &sagas, &StartError::Corrupt(why)),
         Err(error) => return fail(shared, &sagas, &StartError::Commit(error)),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_stream::Publisher;
-use redis_txn::{Queue, Store};
+use redis_txn::Store;
 use saga_core::ids::{SagaId, TraceContext};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,6 @@ pub(crate) struct Shared<B: Business> {
     inbox: Arc<str>,
     results_topic: Arc<str>,
     store: Store,
-    requests: Queue,
     publisher: Publisher,
     lanes: Lanes,
     waiters: Waiters<B::Answer>,
@@ -92,7 +91,6 @@ impl<B: Business> Starter<B> {
             starter: saga_core::ids::Starter { name: settings.name, store: store_id },
             inbox: settings.inbox_topic.into(),
             results_topic: settings.results_topic.into(),
-            requests: store.rest_queue(),
             store,
             publisher,
             lanes: Lanes::default(),

@@ -18,8 +18,8 @@ use crate::keys::{lane_key, pending_key};
 use crate::lanes::Open;
 use crate::{Shared, publish};
 
-/// Most results in one EXEC: a few windows.
-const MAX_RESULTS_PER_EXEC: usize = 256;
+/// Most results in one EXEC: two windows. Each watches a subject, and the cost of WATCH grows with the square of the keys.
+const MAX_RESULTS_PER_EXEC: usize = 128;
 
 /// Most pending entries read by one MGET.
 const MAX_ENTRIES_PER_READ: usize = 256;

@@ -1,0 +1,165 @@
+//! What clients are told: 2xx is committed, 4xx will never commit, undecided says so.
+
+use redis_txn::CommitError;
+use saga_core::ids::SagaId;
+use saga_core::record::UndoCause;
+use service_kit::params::not_found;
+use service_kit::problem::Problem;
+use starter::{Shed, StartError};
+
+use crate::decide::{EditRefusal, MAX_LINES};
+use crate::order::Verdict;
+
+/// What a shed client may wait before it tries again: the queues turn over many times in a second.
+const RETRY_AFTER_S: u32 = 1;
+
+/// The order is paid.
+pub const PAID: &str = "the order is paid, its stock and credit are taken\n";
+
+/// There is no such order.
+pub fn no_order(order_id: &str) -> Problem {
+    not_found("order", order_id)
+}
+
+/// The saga has ended.
+pub fn ended(saga: SagaId, verdict: &Verdict) -> Result<&'static str, Problem> {
+    match verdict {
+        Verdict::Paid => Ok(PAID),
+        Verdict::Undone { cause, code, reason } => Err(of_saga(saga, refused(*cause, code, reason))),
+    }
+}
+
+fn refused(cause: UndoCause, code: &str, reason: &str) -> Problem {
+    let (status, kind) = match (cause, code) {
+        (UndoCause::TimedOut, _) => (409, "checkout-timed-out"),
+        (UndoCause::Operator, _) => (409, "checkout-cancelled"),
+        (UndoCause::Invalid, _) => (409, "checkout-invalid"),
+        (UndoCause::Refused, "out-of-stock") => (409, "out-of-stock"),
+        (UndoCause::Refused, "insufficient-credit") => (402, "insufficient-credit"),
+        (UndoCause::Refused, "item-not-found") => (404, "item-not-found"),
+        (UndoCause::Refused, "user-not-found") => (404, "user-not-found"),
+        (UndoCause::Refused, _) => (409, "checkout-refused"),
+    };
+    let detail = if reason.is_empty() { "the checkout was refused, nothing was taken" } else { reason };
+    Problem::new(status, kind, detail)
+}
+
+/// What started an undo, in one word.
+pub fn cause_word(cause: UndoCause) -> &'static str {
+    match cause {
+        UndoCause::Refused => "refused",
+        UndoCause::TimedOut => "timed_out",
+        UndoCause::Invalid => "invalid",
+        UndoCause::Operator => "cancelled",
+    }
+}
+
+/// Nobody knows yet; the saga, if there is one, goes on.
+pub fn undecided(order_id: &str, saga: Option<SagaId>) -> Problem {
+    let detail = "the checkout is not decided yet and goes on; read the order to learn how it ends";
+    let problem = Problem::new(504, "checkout-undecided", detail).with_location(format!("/orders/find/{order_id}"));
+    match saga {
+        Some(saga) => of_saga(saga, problem),
+        None => problem,
+    }
+}
+
+/// The request was not taken.
+pub fn shed(shed: Shed) -> Problem {
+    busy(format!("{shed}; nothing was changed, try again"))
+}
+
+fn busy(detail: impl Into<String>) -> Problem {
+    Problem::new(429, "busy", detail).with_retry_after_s(RETRY_AFTER_S)
+}
+
+/// The saga may not have been started.
+pub fn not_started(error: &StartError) -> Problem {
+    match error {
+        StartError::NoLane => {
+            Problem::new(503, "not-ready", format!("{error}; nothing was changed")).with_retry_after_s(RETRY_AFTER_S)
+        }
+        StartError::Commit(error) => not_committed(error),
+        StartError::Corrupt(why) => unreadable(why),
+    }
+}
+
+/// A write to the store has no outcome.
+pub fn not_committed(error: &CommitError) -> Problem {
+    match error {
+        CommitError::OutcomeUnknown => {
+            Problem::new(503, "outcome-unknown", "the store went away in the middle: it may or may not have happened")
+        }
+        CommitError::Full | CommitError::Conflict { .. } => busy(format!("{error}; nothing was changed, try again")),
+        CommitError::Unavailable(_) | CommitError::Closed => {
+            Problem::new(503, "store-unavailable", format!("{error}; nothing was changed"))
+        }
+        CommitError::Panicked(_) | CommitError::WrongType(_) => {
+            tracing::error!(%error, "transaction failed");
+            Problem::new(500, "internal", "the request failed, nothing was changed")
+        }
+    }
+}
+
+/// A stored value cannot be read.
+pub fn unreadable(why: &str) -> Problem {
+    tracing::error!(why, "stored value cannot be read");
+    Problem::new(500, "internal", "what is stored cannot be read, nothing was changed")
+}
+
+/// The order cannot be edited.
+pub fn edit_refused(refusal: EditRefusal) -> Problem {
+    match refusal {
+        EditRefusal::CheckingOut(saga) => {
+            of_saga(saga, Problem::new(409, "order-not-open", "the order is being checked out"))
+        }
+        EditRefusal::Paid => Problem::new(409, "order-not-open", "the order is paid"),
+        EditRefusal::TooManyLines => {
+            Problem::new(422, "too-many-lines", format!("an order has at most {MAX_LINES} lines"))
+        }
+        EditRefusal::TooLarge => {
+            Problem::new(422, "amount-too-large", "the order's total or an item's quantity would be above 2^53 - 1")
+        }
+    }
+}
+
+fn of_saga(saga: SagaId, problem: Problem) -> Problem {
+    problem.with_saga(saga.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_their_status() {
+        let table = [
+            (UndoCause::Refused, "out-of-stock", 409, "out-of-stock"),
+            (UndoCause::Refused, "insufficient-credit", 402, "insufficient-credit"),
+            (UndoCause::Refused, "item-not-found", 404, "item-not-found"),
+            (UndoCause::Refused, "user-not-found", 404, "user-not-found"),
+            (UndoCause::Refused, "something-new", 409, "checkout-refused"),
+            (UndoCause::TimedOut, "timed-out", 409, "checkout-timed-out"),
+            (UndoCause::Invalid, "invalid", 409, "checkout-invalid"),
+            (UndoCause::Operator, "operator", 409, "checkout-cancelled"),
+        ];
+        let saga = SagaId(uuid::Uuid::from_u128(7));
+        for (cause, code, status, kind) in table {
+            let verdict = Verdict::Undone { cause, code: code.into(), reason: "because".into() };
+            let problem = ended(saga, &verdict).unwrap_err();
+            assert_eq!((problem.status, problem.kind), (status, kind));
+            assert_eq!(problem.detail, "because");
+            assert_eq!(problem.saga_id, Some(saga.to_string()));
+        }
+        assert!(ended(saga, &Verdict::Paid).is_ok());
+    }
+
+    #[test]
+    fn what_is_undecided_is_never_a_4xx() {
+        assert_eq!(undecided("7", None).status, 504);
+        assert_eq!(undecided("7", None).location.as_deref(), Some("/orders/find/7"));
+        assert_eq!(not_committed(&CommitError::OutcomeUnknown).status, 503);
+        assert_eq!(not_started(&StartError::NoLane).status, 503);
+        assert_eq!(shed(Shed::Queue).retry_after_s, Some(1));
+    }
+}

@@ -1,0 +1,57 @@
+//! One request to check out: it starts a saga or joins one, waits for the end, and falls back to reading the order.
+
+use std::time::Duration;
+
+use saga_core::ids::{SagaId, TraceContext};
+use service_kit::problem::Problem;
+use starter::{Heard, Starter, Waiter};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::answer;
+use crate::decide::verdict;
+use crate::poll::{Poller, Told};
+use crate::starting::{Answer, Checkouts};
+
+/// What a request to check out needs.
+#[derive(Clone)]
+pub struct Checkout {
+    /// Starts sagas.
+    pub starter: Starter<Checkouts>,
+    /// Reads orders.
+    pub poller: Poller,
+    /// How long a request waits for the end of its saga.
+    pub wait: Duration,
+}
+
+impl Checkout {
+    /// The answer for one order; `Ok` is the text of a 200.
+    pub async fn run(&self, order_id: String, trace: TraceContext) -> Result<&'static str, Problem> {
+        let offered = SagaId(Uuid::now_v7());
+        let mut waiter = self.starter.start(offered, order_id.clone(), trace).map_err(answer::shed)?;
+        match timeout(self.wait, self.decided(&order_id, &mut waiter)).await {
+            Ok(decided) => decided,
+            Err(_elapsed) => Err(answer::undecided(&order_id, waiter.at_work())),
+        }
+    }
+
+    async fn decided(&self, order_id: &str, waiter: &mut Waiter<Answer>) -> Result<&'static str, Problem> {
+        loop {
+            match waiter.heard().await {
+                Heard::Ended(result) => return answer::ended(result.saga, &verdict(&result.outcome)),
+                Heard::Answered(Answer::Paid(_)) => return Ok(answer::PAID),
+                Heard::Answered(Answer::NoOrder) => return Err(answer::no_order(order_id)),
+                Heard::Answered(Answer::Unreadable(why)) => return Err(answer::unreadable(&why)),
+                Heard::Failed(error) => return Err(answer::not_started(&error)),
+                Heard::Joins(saga) if waiter.join(saga) => continue,
+                Heard::Joins(_) | Heard::Elsewhere => {}
+            }
+            // Its end will not be told to this process, or has been told already.
+            let saga = waiter.saga();
+            return match self.poller.read(order_id, saga).await {
+                Told::Ended(verdict) => answer::ended(saga, &verdict),
+                Told::Unknown => Err(answer::undecided(order_id, Some(saga))),
+            };
+        }
+    }
+}
