@@ -40,3 +40,19 @@ impl Settings {
         Duration::from_millis(self.checkpoint_interval_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+    use service_kit::settings::{assert_documented, settings_page};
+
+    use super::*;
+
+    #[test]
+    fn the_documented_settings_are_the_ones_of_the_code() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings/orchestrator.md");
+        assert_documented(&page, &settings_page("orchestrator", &Settings::command()));
+    }
+}
