@@ -15,8 +15,8 @@ pub use saga_core::ids::TraceContext;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-pub use http::{client_span, http_span, inject, record_status};
 pub(crate) use http::set_root_ratio;
+pub use http::{client_span, http_span, inject, record_status};
 
 /// Target of every exported span.
 pub const SPAN_TARGET: &str = "saga.trace";
@@ -173,5 +173,25 @@ fn from_text(traceparent: Option<&str>, tracestate: Option<&str>) -> TraceContex
             tracestate: tracestate.filter(|text| text::is_sendable(text)).unwrap_or_default().to_owned(),
         },
         None => TraceContext::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_exporter_no_span_is_made() {
+        let context = TraceContext {
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+            tracestate: String::new(),
+        };
+        assert!(!is_recorded(&context));
+        assert!(process_span("t", 0, &"s", &context).is_none() && redis_span("EXEC", 1, [&context]).is_none());
+        assert_eq!(of_span(&Span::none(), &context), context, "the context travels on");
+        let headers: Vec<_> =
+            to_headers(&context).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        assert_eq!(from_headers(&headers), context);
+        assert_eq!(from_headers(&[("traceparent".to_owned(), Bytes::from_static(b"\xff"))]), TraceContext::default());
     }
 }

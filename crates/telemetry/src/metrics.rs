@@ -3,8 +3,10 @@
 //! Names follow OpenTelemetry (`saga.redis.exec.conflicts`); `/metrics` shows them in Prometheus form
 //! (`saga_redis_exec_conflicts_total`). Labels are few and bounded; an id is never a label.
 
+mod all;
 mod instrument;
 
+pub use all::all;
 pub(crate) use instrument::set_resource;
 pub use instrument::{Counter, Describe, Gauge, Histogram, Label, render};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use tracing::{Level, Metadata};
@@ -53,27 +54,38 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    /// OTLP over gRPC, e.g. `http://127.0.0.1:4317`; the standard variables when `None`.
+    pub endpoint: Option<String>,
+    /// Share of requests without a context that begin a recorded trace, from 0 to 1.
+    pub ratio: f64,
+}
+
 /// Call inside the multi-thread runtime. OTLP export is on when `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
-///
-/// A process has one subscriber for its logs: a second call keeps the first one's.
 pub fn start(identity: &Identity) -> Result<Telemetry, SetupError> {
+    let export = is_export_wanted().then(|| Ok(Export { endpoint: None, ratio: root_ratio()? })).transpose()?;
+    start_with(identity, export)
+}
+
+/// The same with the export decided by the caller.
+///
+/// A process has one subscriber for its logs and spans: a second call keeps the first one's and exports nothing.
+pub fn start_with(identity: &Identity, export: Option<Export>) -> Result<Telemetry, SetupError> {
     let log_filter = log_filter()?;
     let resource = resource(identity);
     crate::metrics::set_resource(resource.clone());
-    let traces = if is_export_wanted() { Some(tracer_provider(resource)?) } else { None };
+    let traces = export.as_ref().map(|export| tracer_provider(export, resource)).transpose()?;
     let mut layers = vec![log_layer(identity, log_filter)];
     layers.extend(traces.as_ref().map(span_layer));
     let is_first = tracing_subscriber::registry().with(layers).try_init().is_ok();
-    if is_first && traces.is_some() {
-        context::set_root_ratio(root_ratio()?);
+    if let (true, Some(export)) = (is_first, &export) {
+        context::set_root_ratio(export.ratio);
         context::set_exporting(Exporting::On);
     }
-    tracing::info!(
-        service = identity.service,
-        instance = identity.instance,
-        exporting_spans = traces.is_some(),
-        "telemetry started"
-    );
+    let (service, instance) = (identity.service, identity.instance.as_str());
+    tracing::info!(service, instance, exporting_spans = traces.is_some(), "telemetry started");
     Ok(Telemetry { traces })
 }
 
@@ -158,11 +170,13 @@ fn resource(identity: &Identity) -> Resource {
         .build()
 }
 
-fn tracer_provider(resource: Resource) -> Result<SdkTracerProvider, SetupError> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .build()
-        .map_err(|error| SetupError(format!("{ENDPOINT_VARIABLE} cannot be used: {error}")))?;
+fn tracer_provider(export: &Export, resource: Resource) -> Result<SdkTracerProvider, SetupError> {
+    let mut exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+    if let Some(endpoint) = &export.endpoint {
+        exporter = exporter.with_endpoint(endpoint);
+    }
+    let exporter =
+        exporter.build().map_err(|error| SetupError(format!("{ENDPOINT_VARIABLE} cannot be used: {error}")))?;
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(MAX_QUEUED_SPANS)
         .with_max_export_batch_size(MAX_SPANS_PER_EXPORT)

@@ -14,7 +14,10 @@ const MAX_TRACESTATE_BYTES: usize = 512;
 
 /// Whether the sampled flag is set. Looks at one character; a text that is not well formed is not sampled.
 pub(super) fn is_sampled(traceparent: &str) -> bool {
-    matches!(traceparent.as_bytes().get(TRACEPARENT_BYTES - 1), Some(b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f'))
+    matches!(
+        traceparent.as_bytes().get(TRACEPARENT_BYTES - 1),
+        Some(b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f')
+    )
 }
 
 /// Whether the text has the shape of version 00: it comes from outside and travels on through every store and topic.
@@ -76,7 +79,9 @@ mod tests {
         let zero_span = "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01";
         let uppercase = SAMPLED.to_uppercase();
         let newline = SAMPLED.replace("-01", "\n01");
-        for bad in ["", "01", zero_trace, zero_span, &uppercase, &newline, &SAMPLED[..54], &SAMPLED.replace("00-0", "ff-0")] {
+        for bad in
+            ["", "01", zero_trace, zero_span, &uppercase, &newline, &SAMPLED[..54], &SAMPLED.replace("00-0", "ff-0")]
+        {
             assert!(!is_well_formed(bad), "{bad}");
         }
         assert!(!is_sendable("a=1\r\nb") && !is_sendable(&"a".repeat(513)));
