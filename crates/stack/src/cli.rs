@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
 use crate::progress::Progress;
 use crate::stack::Stack;
-use crate::state::StackState;
+use crate::state::{StackState, Supervisor};
 use crate::table;
 
 /// How often a foreground stack looks whether all its processes live.
@@ -89,7 +89,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 async fn up(dir: &Path, args: &UpArgs) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-    let _lock = lock(dir)?;
+    let lock = lock(dir)?;
     if let Some(state) = StackState::load(dir)?.filter(StackState::is_running) {
         return Ok(already_running(&state));
     }
@@ -113,8 +113,12 @@ async fn up(dir: &Path, args: &UpArgs) -> anyhow::Result<ExitCode> {
     };
     progress.finish();
     let stack = started?;
-    let state = stack.state();
+    let mut state = stack.state();
+    if args.foreground {
+        state.supervisor = Supervisor::this_process();
+    }
     state.save(dir)?;
+    drop(lock);
     print!("{}", table::processes(&state));
     print!("{}", table::what_next(&state, dir));
     if args.foreground {
@@ -168,14 +172,16 @@ fn already_running(state: &StackState) -> ExitCode {
 }
 
 fn down(dir: &Path) -> anyhow::Result<ExitCode> {
+    let _lock = if dir.is_dir() { Some(lock(dir)?) } else { None };
     let Some(state) = StackState::load(dir)? else {
         println!("Nothing is running.");
         return Ok(ExitCode::SUCCESS);
     };
-    let _lock = lock(dir)?;
-    let killed = state.end();
+    // A foreground stack is ended by its supervisor; if that is gone or stuck, as any other.
+    if !state.supervisor.as_ref().is_some_and(Supervisor::end) {
+        tell_killed(&state.end());
+    }
     StackState::remove(dir)?;
-    tell_killed(&killed);
     println!("Stopped. The data stays; ./dev up --fresh forgets it.");
     Ok(ExitCode::SUCCESS)
 }

@@ -22,4 +22,4 @@ pub use progress::Progress;
 pub use ready::Look;
 pub use shop::{Item, Order, Shop, User};
 pub use stack::Stack;
-pub use state::{ProcessInfo, StackState};
+pub use state::{ProcessInfo, StackState, Supervisor};

@@ -184,6 +184,7 @@ impl Stack {
             gateway_url: self.gateway_url.clone(),
             partitions: self.options.partitions,
             replicas: self.options.replicas,
+            supervisor: None,
             processes: self.processes(),
         }
     }

@@ -51,6 +51,31 @@ impl ProcessInfo {
     }
 }
 
+/// The program that watches over a foreground stack and ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since the machine did.
+    pub started_ticks: u64,
+}
+
+impl Supervisor {
+    /// This process.
+    pub fn this_process() -> Option<Self> {
+        let pid = std::process::id();
+        running_since(pid).map(|started_ticks| Self { pid, started_ticks })
+    }
+
+    /// Asks it to end its stack and itself; false if it is gone already or does not obey.
+    pub fn end(&self) -> bool {
+        let is_running = || running_since(self.pid) == Some(self.started_ticks);
+        is_running()
+            && kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGTERM).is_ok()
+            && wait_until(SERVICE_DEADLINE + SERVER_DEADLINE + KILL_DEADLINE, || !is_running())
+    }
+}
+
 /// A stack that was started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StackState {
@@ -60,6 +85,8 @@ pub struct StackState {
     pub partitions: u32,
     /// How many of each service.
     pub replicas: u32,
+    /// Who watches over it, if it runs in the foreground.
+    pub supervisor: Option<Supervisor>,
     /// All processes, in the order they were started.
     pub processes: Vec<ProcessInfo>,
 }
@@ -154,6 +181,11 @@ mod tests {
         }
     }
 
+    fn empty() -> StackState {
+        let gateway_url = "http://127.0.0.1:8000".to_owned();
+        StackState { gateway_url, partitions: 3, replicas: 1, supervisor: None, processes: Vec::new() }
+    }
+
     #[test]
     fn a_process_with_the_same_id_but_another_start_is_not_the_same() {
         let process = own();
@@ -172,7 +204,7 @@ mod tests {
     fn state_is_written_read_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         assert!(StackState::load(folder.path()).unwrap().is_none());
-        let state = StackState { gateway_url: "u".to_owned(), partitions: 3, replicas: 1, processes: vec![own()] };
+        let state = StackState { processes: vec![own()], ..empty() };
         state.save(folder.path()).unwrap();
         assert_eq!(StackState::load(folder.path()).unwrap().unwrap().processes, state.processes);
         StackState::remove(folder.path()).unwrap();
