@@ -8,7 +8,6 @@ mod refusals;
 
 use std::process::ExitCode;
 
-use common::Order;
 use stack::{Shop, Stack};
 
 /// One stack with one replica of each service.
@@ -20,7 +19,7 @@ pub struct World {
 
 fn main() -> ExitCode {
     common::run(
-        Order::Together,
+        None,
         |_| {},
         |stack| World { shop: Shop::new(stack.gateway_url()), stack },
         async |world: World| world.stack.stop().await.map(drop),

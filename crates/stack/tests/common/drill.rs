@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt as _};
 use stack::Shop;
 use tokio::sync::watch;
 
-use super::until;
+use crate::wait::until;
 
 /// Checkouts of one drill.
 pub const CHECKOUTS: usize = 200;

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use stack::{Progress, Stack, StackOptions};
@@ -16,7 +15,7 @@ pub struct Scenario<W> {
     /// What holds.
     pub name: &'static str,
     /// Shows it.
-    pub run: fn(Arc<W>) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>,
+    pub run: fn(Arc<W>) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>>,
 }
 
 /// Names a scenario after its function.
@@ -30,27 +29,16 @@ macro_rules! scenario {
     };
 }
 
-/// How many scenarios run at a time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// They do not disturb each other.
-    Together,
-    /// Each changes the stack.
-    OneByOne,
-}
-
-/// Starts a stack, runs the scenarios against it, ends it.
+/// Starts a stack, runs the scenarios against it, ends it. `at_a_time` is for scenarios that disturb each other.
 pub fn run<W: Send + Sync + 'static>(
-    order: Order,
+    at_a_time: Option<usize>,
     configure: impl FnOnce(&mut StackOptions),
     make_world: impl FnOnce(Stack) -> W,
     end_world: impl AsyncFnOnce(W) -> anyhow::Result<()>,
     scenarios: Vec<Scenario<W>>,
 ) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if order == Order::OneByOne {
-        arguments.test_threads = Some(1);
-    }
+    arguments.test_threads = at_a_time.or(arguments.test_threads);
     if arguments.list {
         let trials = scenarios.iter().map(|scenario| Trial::test(scenario.name, || Ok(()))).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
@@ -60,7 +48,7 @@ pub fn run<W: Send + Sync + 'static>(
     let mut options = StackOptions::new(dir.path()).expect("options");
     configure(&mut options);
     let stack = runtime
-        .block_on(Stack::start(options, &Progress::silent()))
+        .block_on(Stack::start(options, &Progress::Silent))
         .unwrap_or_else(|error| panic!("the stack starts: {error:#}"));
     let world = Arc::new(make_world(stack));
     let trials = scenarios
@@ -87,16 +75,4 @@ pub fn run<W: Send + Sync + 'static>(
 /// A failed run is looked at afterwards: its folder stays.
 fn keep_logs(dir: tempfile::TempDir) {
     eprintln!("logs of the failed run: {}", dir.keep().join("logs").display());
-}
-
-/// Asks again and again until the answer is `Some`, at most until the deadline.
-pub async fn until<T>(what: &str, patience: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
-    let begin = Instant::now();
-    loop {
-        if let Some(answer) = ask().await {
-            return Ok(answer);
-        }
-        anyhow::ensure!(begin.elapsed() < patience, "{what}: not within {patience:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -4,15 +4,17 @@
 mod common;
 #[path = "../common/drill.rs"]
 mod drill;
+#[path = "../common/wait.rs"]
+mod wait;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use common::{Order, until};
 use stack::{Progress, Shop, Stack};
 use tokio::sync::Mutex;
+use wait::until;
 
 /// Everything ends within this time after a service or a Redis is back.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -26,7 +28,7 @@ struct World {
 
 fn main() -> ExitCode {
     common::run(
-        Order::OneByOne,
+        Some(1),
         |_| {},
         |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 async fn kill(world: Arc<World>, name: &str, settle: Duration) -> anyhow::Result<()> {
-    world.stack.lock().await.wait_until_ready(&Progress::silent()).await?;
+    world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
     let strike = async || world.stack.lock().await.kill(name);
     let heal = async || world.stack.lock().await.restart(name);
     drill::drill(&world.shop, settle, strike, heal).await

@@ -4,12 +4,13 @@
 mod common;
 #[path = "../common/drill.rs"]
 mod drill;
+#[path = "../common/wait.rs"]
+mod wait;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Order;
 use stack::{Progress, Shop, Stack};
 use tokio::sync::Mutex;
 
@@ -25,7 +26,7 @@ struct World {
 
 fn main() -> ExitCode {
     common::run(
-        Order::OneByOne,
+        Some(1),
         |options| options.replicas = 2,
         |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),
@@ -44,14 +45,14 @@ fn main() -> ExitCode {
 }
 
 async fn kill(world: Arc<World>, name: &str) -> anyhow::Result<()> {
-    world.stack.lock().await.wait_until_ready(&Progress::silent()).await?;
+    world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
     let strike = async || world.stack.lock().await.kill(name);
     let heal = async || world.stack.lock().await.restart(name);
     drill::drill(&world.shop, SETTLE, strike, heal).await
 }
 
 async fn stop(world: Arc<World>, name: &str) -> anyhow::Result<()> {
-    world.stack.lock().await.wait_until_ready(&Progress::silent()).await?;
+    world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
     let strike = async || world.stack.lock().await.pause(name);
     let heal = async || {
         tokio::time::sleep(STOPPED).await;

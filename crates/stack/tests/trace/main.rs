@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/wait.rs"]
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use common::{Order, until};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use stack::{Shop, Stack};
+use wait::until;
 
 /// Spans are exported within this time after they have ended.
 const EXPORTED: Duration = Duration::from_secs(20);
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         runtime.block_on(server).expect("the receiver serves");
     });
     common::run(
-        Order::OneByOne,
+        Some(1),
         |options| {
             options.envs.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{address}")));
             options.envs.push(("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "200".to_owned()));
