@@ -1,7 +1,7 @@
 //! Transactions per second through one committer, closed loop: `throughput [callers] [seconds] [keys per transaction]`.
 //!
-//! Starts its own Redis, twice: with `appendfsync everysec` and with `always`. Each transaction reads and writes counters
-//! out of 100 000; with three keys or more the last one is new, as step records and orders are.
+//! Starts its own Redis, twice: with `appendfsync everysec` and with `always`. Each transaction reads and writes
+//! counters out of 100 000; with three keys or more the last one is new, as step records and orders are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

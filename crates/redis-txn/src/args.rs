@@ -41,8 +41,8 @@ pub struct RedisArgs {
 const MAX_BATCH: usize = 4_096;
 
 impl RedisArgs {
-    /// Settings of one process of `service`. The name of the process gets a random part, so that no two starts share it:
-    /// a commit key must have one writer.
+    /// Settings of one process of `service`. The name of the process gets a random part, so that no two starts share
+    /// it: a commit key must have one writer.
     pub fn settings(&self, service: &str, instance: &str) -> Settings {
         Settings {
             address: self.redis.clone(),

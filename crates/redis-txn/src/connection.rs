@@ -100,8 +100,8 @@ pub(crate) fn read_exec(replies: &[Value]) -> Exec {
     match exec {
         Value::Nil => Exec::Conflict,
         Value::Array(results) => match first_error(results) {
-            // EXEC does not roll back: the commands beside the one that failed were executed. The commit number rides in
-            // the MSET, so it tells whether that one was.
+            // EXEC does not roll back: the commands beside the one that failed were executed. The commit number rides
+            // in the MSET, so it tells whether that one was.
             Err(error) => Exec::Unclear(format!("inside EXEC: {error}")),
             Ok(()) => Exec::Done,
         },

@@ -1,7 +1,7 @@
 //! Runs many small optimistic transactions as few Redis EXECs: the only crate that names the Redis client.
 //!
-//! A service makes one [`Store`] per Redis. Its Kafka lane loops take a [`Queue`] each, its REST handlers share one, and
-//! all of them hand in a [`Transaction`]: the keys to read, and a function from their values to what is written and
+//! A service makes one [`Store`] per Redis. Its Kafka lane loops take a [`Queue`] each, its REST handlers share one,
+//! and all of them hand in a [`Transaction`]: the keys to read, and a function from their values to what is written and
 //! an outcome. One task, the committer, alone owns a private connection and runs what has arrived as one transaction:
 //!
 //! ```text

@@ -60,7 +60,7 @@ impl Memory {
     }
 
     fn write(&mut self, overlay: &Overlay) {
-        for (key, value) in overlay.changes() {
+        for (key, value) in overlay.writes() {
             match value {
                 Some(value) => self.values.insert(key.to_owned(), value.clone()),
                 None => self.values.remove(key),

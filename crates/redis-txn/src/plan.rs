@@ -103,16 +103,24 @@ impl Overlay {
         }
     }
 
-    /// Every key whose value differs from what was read, with its new value; `None` is to be removed.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = (&str, Option<&Bytes>)> {
+    /// Whether anything would be different after the writes.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.slots.values().any(|slot| match (&slot.read, &slot.written) {
+            (_, None) | (Read::Missing, Some(None)) => false,
+            (Read::Value(old), Some(Some(new))) => old != new,
+            _ => true,
+        })
+    }
+
+    /// Every key that was written, with its new value; `None` is to be removed.
+    ///
+    /// A value that is what it was is written all the same: it tells those who watch that key that the keys covered by
+    /// it may have changed. (Removing what is missing tells nobody anything, so that is left out.)
+    pub(crate) fn writes(&self) -> impl Iterator<Item = (&str, Option<&Bytes>)> {
         self.slots.iter().filter_map(|(key, slot)| {
             let written = slot.written.as_ref()?;
-            let same = match (&slot.read, written) {
-                (Read::Value(old), Some(new)) => old == new,
-                (Read::Missing, None) => true,
-                _ => false,
-            };
-            (!same).then_some((key.as_str(), written.as_ref()))
+            let is_void = slot.read == Read::Missing && written.is_none();
+            (!is_void).then_some((key.as_str(), written.as_ref()))
         })
     }
 
@@ -170,9 +178,9 @@ impl Overlay {
 /// Applies the entries in order. Answers those that panic or would replace a key of another type; their writes are
 /// taken back, so that the entries after them are applied as if they had not been there.
 ///
-/// Returns false when keys have to be read first: then the result is void, the keys are among those wanted and all of it
-/// is to be done again. After such a transaction the rest of its lane is not applied in this round, because it may rely
-/// on it and would be judged by values that never were. (Transactions of other queues cannot rely on it.)
+/// Returns false when keys have to be read first: then the result is void, the keys are among those wanted and all of
+/// it is to be done again. After such a transaction the rest of its lane is not applied in this round, because it may
+/// rely on it and would be judged by values that never were. (Transactions of other queues cannot rely on it.)
 pub(crate) fn apply_in_order(overlay: &mut Overlay, entries: &mut [Entry]) -> bool {
     let mut complete = true;
     let mut held: Vec<Origin> = Vec::new();

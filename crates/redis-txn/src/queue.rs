@@ -16,8 +16,8 @@ use crate::transaction::{Entry, Origin, Transaction};
 /// more than this and the lane is to be held back.
 const LANE_QUEUE: usize = 64;
 
-/// Transactions of all REST requests that wait for the committer: about 50 ms of work. A request that finds the queue full
-/// is told at once.
+/// Transactions of all REST requests that wait for the committer: about 50 ms of work. A request that finds the queue
+/// full is told at once.
 const REST_QUEUE: usize = 4_096;
 
 /// Lanes that are nearly full go first, but this part of a batch (one in so many) is left to waiting REST requests.
@@ -105,9 +105,9 @@ impl Queue {
 
     /// Hands a transaction in and waits for its outcome. Dropping the future does not cancel the transaction.
     ///
-    /// The transaction is in the queue when the first poll returns pending, so calls keep their order. When a lane's queue
-    /// is full, the call waits in line before it (in order too); only a future that is dropped while it stands there has
-    /// handed nothing in. A full REST queue is answered at once with [`CommitError::Full`].
+    /// The transaction is in the queue when the first poll returns pending, so calls keep their order. When a lane's
+    /// queue is full, the call waits in line before it (in order too); only a future that is dropped while it stands
+    /// there has handed nothing in. A full REST queue is answered at once with [`CommitError::Full`].
     pub fn run<T: Transaction>(
         &self,
         transaction: T,
@@ -209,7 +209,8 @@ impl Shared {
         state.closed_at.is_some() && state.waiting == 0
     }
 
-    /// Takes transactions for one batch: of each queue the oldest ones, so an EXEC holds a prefix of it and never a gap.
+    /// Takes transactions for one batch: of each queue the oldest ones, so an EXEC holds a prefix of it and never a
+    /// gap.
     pub(crate) fn take(&self, batch: &mut Vec<Entry>, room: Room) {
         self.lock().take(batch, room);
     }

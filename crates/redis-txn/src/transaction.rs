@@ -21,13 +21,15 @@ pub trait Transaction: Send + 'static {
     /// Adds keys that `apply` reads too, but that need no watch of their own, because whoever writes them also writes
     /// one of `keys` in the same EXEC: the step records of a lane are written together with the lane's position.
     ///
-    /// Worth it: the cost of WATCH in Redis 7.0 grows with the square of the number of keys (see `MAX_WATCHED_KEYS`).
-    /// A key that somebody writes on its own must not be named here.
+    /// Worth it: the cost of WATCH in Redis 7.0 grows with the square of the number of keys (see `MAX_WATCHED_KEYS`). A
+    /// key that somebody writes on its own must not be named here. (Writing the other key with the value it has
+    /// counts.)
     fn covered_keys(&self, keys: &mut Vec<String>) {
         let _ = keys;
     }
 
-    /// Reads and writes the view. On `Err(Unread)` nothing of it is kept, the missing key is read and `apply` runs again.
+    /// Reads and writes the view. On `Err(Unread)` nothing of it is kept, the missing key is read and `apply` runs
+    /// again.
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread>;
 }
 
@@ -189,8 +191,8 @@ impl Entry {
     /// Applies it to the view; a panic is caught.
     pub(crate) fn apply(&mut self, view: &mut View<'_>) -> Applied {
         let Some(work) = self.work.as_mut() else { return Applied::Done };
-        // Safe to assert: after a panic the transaction is never looked at again, it is answered and dropped, and of the
-        // overlay the caller of this function takes back every write that the transaction made.
+        // Safe to assert: after a panic the transaction is never looked at again, it is answered and dropped, and of
+        // the overlay the caller of this function takes back every write that the transaction made.
         match catch_unwind(AssertUnwindSafe(|| work.apply(view))) {
             Ok(Ok(())) => Applied::Done,
             Ok(Err(Unread(key))) => {

@@ -7,9 +7,9 @@ const MARK: &str = "?";
 
 /// Finds out whether EXEC number `number` has happened, and sees to it that it cannot happen any more if not.
 ///
-/// Every EXEC of a committer watches its commit key and writes its number into it. On a new connection a mark is appended
-/// to the key: that write makes an EXEC that is still on its way abort. Only then is the key read: it holds the number of
-/// the last EXEC that happened, and marks.
+/// Every EXEC of a committer watches its commit key and writes its number into it. On a new connection a mark is
+/// appended to the key: that write makes an EXEC that is still on its way abort. Only then is the key read: it holds
+/// the number of the last EXEC that happened, and marks.
 ///
 /// Appended, and not written over with `SET … GET`, because this reply can be lost too: whoever asks again finds the
 /// number still there, while the second `SET … GET` would be told about the first. The next EXEC writes a clean number.

@@ -7,14 +7,14 @@ use crate::error::CommitError;
 use crate::queue::Room;
 use crate::transaction::{Entry, Origin};
 
-/// How often a REST transaction may take part in an EXEC that conflicts. Each time the batch is half as large and after two
-/// of them replicas take turns, so this is reached only by a store that is overrun.
+/// How often a REST transaction may take part in an EXEC that conflicts. Each time the batch is half as large and after
+/// two of them replicas take turns, so this is reached only by a store that is overrun.
 const REST_ATTEMPTS: u32 = 16;
 
 /// Keys watched by one batch. Redis 7.0 compares every key of WATCH with every key that the connection watches already:
 /// 64 keys take 0.1 ms, 256 keys 2 ms and 1 024 keys 17 ms of a server that does nothing else meanwhile. CPU time per
-/// transaction of four keys, client and Redis together: 62 us with 32 keys per batch, 51 with 64, 54 with 128, 65 with 256,
-/// 89 with 512; with `appendfsync always` 128 is the best.
+/// transaction of four keys, client and Redis together: 62 us with 32 keys per batch, 51 with 64, 54 with 128, 65 with
+/// 256, 89 with 512; with `appendfsync always` 128 is the best.
 const MAX_WATCHED_KEYS: usize = 128;
 
 /// Whether the EXEC with the batch has been sent and its reply is outstanding.
@@ -128,8 +128,8 @@ impl Desk {
         self.batch.is_empty() && self.later.is_empty() && self.shared.is_finished()
     }
 
-    /// Answers what has waited too long for a store that does not answer: REST transactions, and when the committer is to
-    /// end those of the lanes too, which otherwise wait for ever.
+    /// Answers what has waited too long for a store that does not answer: REST transactions, and when the committer is
+    /// to end those of the lanes too, which otherwise wait for ever.
     fn expire(&mut self, sent: Sent) {
         let lanes_too = self.shared.closed_at().is_some_and(|at| at.elapsed() > self.patience);
         let patience = self.patience;

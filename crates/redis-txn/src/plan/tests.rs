@@ -158,7 +158,7 @@ proptest! {
         let answers: Vec<_> = replies.into_iter().map(answer).collect();
         prop_assert_eq!(answers, expected);
         let mut after = before;
-        for (key, value) in overlay.changes() {
+        for (key, value) in overlay.writes() {
             match value {
                 Some(value) => after.insert(key.to_owned(), value.clone()),
                 None => after.remove(key),
@@ -184,18 +184,29 @@ proptest! {
         let expected: Vec<_> = scripts.iter().map(|script| model(script, &mut store, &foreign)).collect();
         entries.iter_mut().for_each(Entry::commit);
         prop_assert_eq!(replies.into_iter().map(answer).collect::<Vec<_>>(), expected);
-        prop_assert!(overlay.changes().all(|(key, _)| !foreign.contains(key)));
+        prop_assert!(overlay.writes().all(|(key, _)| !foreign.contains(key)));
     }
 }
 
 #[test]
-fn what_did_not_change_is_not_written() {
+fn a_batch_that_changes_nothing_is_not_written() {
     let store = BTreeMap::from([("key:0".to_owned(), Bytes::from("[]"))]);
     let same = Script { named: vec![0, 1], covered: vec![], ops: vec![Op::Write(0), Op::Unlink(1)] };
     let (one, _reply) = entry(same, Origin::Rest);
     let mut overlay = Overlay::default();
     run(&mut overlay, &mut [one], &store, &BTreeSet::new());
-    assert_eq!(overlay.changes().count(), 0);
+    assert!(!overlay.has_changes());
+}
+
+#[test]
+fn an_unchanged_value_is_written_beside_changes_for_those_who_watch_it() {
+    let store = BTreeMap::from([("key:0".to_owned(), Bytes::from("[]"))]);
+    let script = Script { named: vec![0], covered: vec![1], ops: vec![Op::Write(0), Op::Write(1)] };
+    let (one, _reply) = entry(script, Origin::Rest);
+    let mut overlay = Overlay::default();
+    run(&mut overlay, &mut [one], &store, &BTreeSet::new());
+    assert!(overlay.has_changes());
+    assert_eq!(overlay.writes().map(|(key, _)| key).collect::<Vec<_>>(), ["key:0", "key:1"]);
 }
 
 #[test]
