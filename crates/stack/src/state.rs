@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn ending_another_process_with_the_same_id_leaves_it_alone() {
         let process = ProcessInfo { started_ticks: 0, ..own() };
-        let state = StackState { gateway_url: String::new(), partitions: 1, replicas: 1, processes: vec![process] };
+        let state = StackState { processes: vec![process], ..empty() };
         assert!(state.end().is_empty());
     }
 
