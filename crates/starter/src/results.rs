@@ -199,8 +199,10 @@ impl<B: Business> ResultsRunner<B> {
     }
 
     fn incoming(&self, lane: Lane, record: &Record, mut result: SagaResult) -> Incoming {
-        if result.trace.traceparent.is_empty() {
-            result.trace = context::from_headers(&record.headers);
+        // The headers name the span that sent this record; the result itself only the trace that its saga began in.
+        let sent_by = context::from_headers(&record.headers);
+        if !sent_by.traceparent.is_empty() {
+            result.trace = sent_by;
         }
         let known = (result.ordinal.starter == self.shared.starter && result.ordinal.lane == lane)
             .then(|| self.shared.lanes.recall(lane, result.ordinal.sequence))
