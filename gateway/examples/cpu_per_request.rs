@@ -68,7 +68,8 @@ async fn measure(address: SocketAddr, pid: u32, connections: usize, time: Durati
     }
     let (started, cpu_before) = (Instant::now(), cpu_us(pid)?);
     let until = started + time;
-    let load: Vec<_> = (0..connections).map(|_| tokio::spawn(ask(client.clone(), address, until, done.clone()))).collect();
+    let load: Vec<_> =
+        (0..connections).map(|_| tokio::spawn(ask(client.clone(), address, until, done.clone()))).collect();
     for task in load {
         task.await??;
     }

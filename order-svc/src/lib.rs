@@ -2,6 +2,8 @@
 //!
 //! [`decide`] is the order's state machine, [`starting`] the shop's half of the starter; [`rest`] and [`checkout`] are
 //! the doors, [`poll`] the fall-back for requests whose answer comes home elsewhere.
+//!
+//! Deliberately not in it: how sagas run, and any other service's data.
 
 pub mod answer;
 pub mod batch;

@@ -50,7 +50,12 @@ pub struct Verdict {
 }
 
 /// Reads everything and compares. An error names the first disagreement.
-pub async fn audit(at: &Addresses, loaded: &Loaded, told_paid: &[u64], told_refused: &[u64]) -> anyhow::Result<Verdict> {
+pub async fn audit(
+    at: &Addresses,
+    loaded: &Loaded,
+    told_paid: &[u64],
+    told_refused: &[u64],
+) -> anyhow::Result<Verdict> {
     let orders = Reader::connect(&at.order).await?;
     let orders: BTreeMap<u64, Order> = orders.all("order", loaded.orders, Order::decode).await?;
     let mut pieces_by_item: BTreeMap<String, u64> = BTreeMap::new();

@@ -27,12 +27,7 @@ pub struct Snapshot(BTreeMap<String, Duration>);
 impl Snapshot {
     /// Reads the processes; one that is gone is left out.
     pub fn take(processes: &[(String, u32)]) -> Self {
-        Self(
-            processes
-                .iter()
-                .filter_map(|(name, pid)| Some((name.clone(), used_by(*pid)?)))
-                .collect(),
-        )
+        Self(processes.iter().filter_map(|(name, pid)| Some((name.clone(), used_by(*pid)?))).collect())
     }
 
     /// Time used since an earlier snapshot, by name.

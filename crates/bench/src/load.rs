@@ -149,9 +149,8 @@ async fn connect(authority: &str) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
 
 async fn checkout(sender: &mut SendRequest<Empty<Bytes>>, authority: &str, order: u64) -> anyhow::Result<u16> {
     sender.ready().await?;
-    let request = http::Request::post(format!("/orders/checkout/{order}"))
-        .header("host", authority)
-        .body(Empty::new())?;
+    let request =
+        http::Request::post(format!("/orders/checkout/{order}")).header("host", authority).body(Empty::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
     response.into_body().collect().await?;

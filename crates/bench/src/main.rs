@@ -140,13 +140,7 @@ async fn audit_stores(
         stock: store(Kind::StockSvc)?,
         payment: store(Kind::PaymentSvc)?,
     };
-    let loaded = audit::Loaded {
-        items: args.items,
-        stock: PLENTY,
-        users: args.items,
-        credit: PLENTY,
-        orders: taken,
-    };
+    let loaded = audit::Loaded { items: args.items, stock: PLENTY, users: args.items, credit: PLENTY, orders: taken };
     let begin = Instant::now();
     let verdict = loop {
         match audit::audit(&at, &loaded, told_paid, told_refused).await {
