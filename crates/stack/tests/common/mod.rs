@@ -10,12 +10,15 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Trial};
 use stack::{Progress, Stack, StackOptions};
 
+/// What a scenario is while it runs.
+pub type Run = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
 /// A test of the whole system.
 pub struct Scenario<W> {
     /// What holds.
     pub name: &'static str,
     /// Shows it.
-    pub run: fn(Arc<W>) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>>,
+    pub run: fn(Arc<W>) -> Run,
 }
 
 /// Names a scenario after its function.
