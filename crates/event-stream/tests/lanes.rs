@@ -144,6 +144,8 @@ async fn without_a_position_a_log_that_does_not_start_at_0_halts() {
     let store = Arc::new(Store::default());
     let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
     eventually("lane 1 halts", || consumer.lanes().get(&Lane(1)).is_some_and(|lane| lane.halted.is_some())).await;
+    let reason = consumer.lanes()[&Lane(1)].halted.clone();
+    assert_eq!(reason, Some(HaltReason::MissingPosition("the log starts at 4".into())));
     eventually("lane 0 is read", || store.total() == 10).await;
     end(consumer).await;
 }
