@@ -23,7 +23,7 @@ pub struct Settings {
     /// Folder with the definitions (*.yaml) that are to be active
     #[arg(long, env = "DEFINITIONS_DIR", default_value = "definitions")]
     pub definitions_dir: PathBuf,
-    /// Participants that definitions may name, comma-separated; each has a topic <participant>.commands
+    /// Participants that definitions may name, comma-separated; each has a topic PARTICIPANT.commands
     #[arg(long, env = "PARTICIPANTS", value_delimiter = ',', default_value = "stock,payment")]
     pub participants: Vec<String>,
     /// Milliseconds between two checkpoints of a lane that has news
