@@ -19,7 +19,6 @@ pub struct World {
 
 fn main() -> ExitCode {
     common::run(
-        None,
         |_| {},
         |stack| World { shop: Shop::new(stack.gateway_url()), stack },
         async |world: World| world.stack.stop().await.map(drop),

@@ -28,7 +28,6 @@ struct World {
 
 fn main() -> ExitCode {
     common::run(
-        Some(1),
         |_| {},
         |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),

@@ -26,7 +26,6 @@ struct World {
 
 fn main() -> ExitCode {
     common::run(
-        Some(1),
         |options| options.replicas = 2,
         |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),

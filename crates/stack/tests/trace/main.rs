@@ -42,7 +42,6 @@ fn main() -> ExitCode {
         runtime.block_on(server).expect("the receiver serves");
     });
     common::run(
-        Some(1),
         |options| {
             options.envs.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{address}")));
             options.envs.push(("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "200".to_owned()));
