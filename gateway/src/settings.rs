@@ -6,7 +6,7 @@ use service_kit::process::{BadConfiguration, ProcessArgs};
 
 /// The one public port of the shop: passes requests on to the services.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "gateway", version, about)]
+#[command(name = "gateway", version)]
 pub struct Settings {
     /// What every service has.
     #[command(flatten)]
