@@ -229,12 +229,12 @@ impl<B: Business> ResultsRunner<B> {
                 return Err(LaneFault::Restart(format!("fenced: expected {expected}, found {found}")));
             }
         };
-        for ((result, since), fate) in told.iter().zip(&fates) {
-            self.tell(lane, result, *since, *fate);
-        }
         // An ignored result that is foreign has not ended a sequence of ours.
         let ended = told.iter().zip(&fates).filter(|(_, fate)| ends_sequence(**fate));
         self.shared.lanes.forget(lane, ended.map(|((result, _), _)| result.ordinal.sequence));
+        for ((result, since), fate) in told.iter().zip(&fates) {
+            self.tell(lane, result, *since, *fate);
+        }
         match corrupt {
             Some(why) => Err(HaltReason::Corrupt(why).into()),
             None => Ok(next),

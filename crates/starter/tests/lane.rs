@@ -1,0 +1,304 @@
+//! Windows and result loops on a real Redis and a real Kafka: what starts, ends and is told, whatever fails in between.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use event_stream::{
+    Consumer, KafkaSettings, Lane, LaneEvent, LaneFault, LaneRunner, Outgoing, OwnedLane, Publisher, TopicSpec,
+};
+use local_servers::{Kafka, KafkaOptions, Redis};
+use proto::Wire;
+use redis_txn::{Store, Unread, View};
+use saga_core::ids::{Ordinal, SagaId, TraceContext};
+use saga_core::record::{InboxEvent, SagaOutcome, SagaResult, Start};
+use starter::{Application, Business, Decision, Heard, Plan, Settings, Starter, Waiter};
+use uuid::Uuid;
+
+/// Longest wait for anything on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Long enough for a record to come through, were it sent.
+const A_WHILE: Duration = Duration::from_millis(500);
+/// No lane looks for forgotten sagas earlier than this: what is sent before was sent on takeover.
+const FIRST_SWEEP: Duration = Duration::from_secs(30);
+const LANES: u32 = 3;
+/// A port on which nobody listens.
+const NOBODY: &str = "127.0.0.1:1";
+
+/// Things that are free (empty) or taken by a saga.
+struct Things;
+
+impl Business for Things {
+    type Request = String;
+    type Answer = ();
+
+    fn subject<'a>(&self, request: &'a String) -> &'a str {
+        request
+    }
+    fn keys(&self, subject: &str, keys: &mut Vec<String>) {
+        keys.push(format!("thing:{subject}"));
+    }
+    fn decide(
+        &self,
+        view: &mut View<'_>,
+        request: &String,
+        saga: SagaId,
+        _ordinal: &Ordinal,
+    ) -> Result<Decision<()>, Unread> {
+        let key = format!("thing:{request}");
+        match view.get(&key)? {
+            Some(value) if value == "done" => Ok(Decision::Answer(())),
+            Some(value) => Ok(Decision::Join(SagaId(Uuid::from_slice(&value).unwrap()))),
+            None => {
+                view.set(key, Bytes::copy_from_slice(saga.0.as_bytes()));
+                Ok(Decision::Start(Plan { definition: "take".into(), inputs: BTreeMap::new() }))
+            }
+        }
+    }
+    fn apply(&self, view: &mut View<'_>, subject: &str, _result: &SagaResult) -> Result<Application, Unread> {
+        view.set(format!("thing:{subject}"), "done");
+        Ok(Application::Applied)
+    }
+}
+
+/// Stands for the orchestrator: notes every start and, when told to, answers it at once.
+struct Orchestrator {
+    publisher: Publisher,
+    results_topic: Arc<str>,
+    answers: AtomicBool,
+    starts: Mutex<Vec<Start>>,
+}
+
+impl LaneRunner for Orchestrator {
+    async fn run(&self, mut lane: OwnedLane) -> Result<(), LaneFault> {
+        lane.fetch_from(Some(0)).await?;
+        lane.set_loaded();
+        loop {
+            match lane.next(None).await? {
+                LaneEvent::Records(records) => {
+                    for record in records {
+                        let Ok(InboxEvent::Start(start)) = InboxEvent::decode(&record.payload) else { continue };
+                        self.starts.lock().unwrap().push(start.clone());
+                        if self.answers.load(Ordering::Relaxed) {
+                            self.answer(&start).await;
+                        }
+                    }
+                }
+                LaneEvent::Revoked => return Ok(()),
+                LaneEvent::End | LaneEvent::Tick => {}
+            }
+        }
+    }
+}
+
+impl Orchestrator {
+    async fn answer(&self, start: &Start) {
+        let result = SagaResult {
+            saga: start.saga,
+            ordinal: start.ordinal.clone(),
+            outcome: SagaOutcome::Completed,
+            trace: start.trace.clone(),
+        };
+        let (topic, lane) = (self.results_topic.clone(), start.ordinal.lane);
+        let record = Outgoing { topic, lane, payload: result.encode(), headers: Vec::new() };
+        self.publisher.send(vec![record]).await.unwrap().await.unwrap();
+    }
+
+    fn starts(&self) -> Vec<SagaId> {
+        self.starts.lock().unwrap().iter().map(|start| start.saga).collect()
+    }
+}
+
+struct Broker {
+    kafka: Kafka,
+    _folder: tempfile::TempDir,
+}
+
+/// One broker for all tests; each test has topics of its own.
+static BROKER: LazyLock<Broker> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    Broker { kafka: Kafka::start(folder.path(), KafkaOptions::default()).unwrap(), _folder: folder }
+});
+
+struct Stage {
+    name: &'static str,
+    kafka: KafkaSettings,
+    store: Store,
+    orchestrator: Arc<Orchestrator>,
+    inbox: Consumer,
+    redis: Mutex<Redis>,
+    _folder: tempfile::TempDir,
+}
+
+/// One process of the service.
+struct Process {
+    starter: Starter<Things>,
+    results: Consumer,
+}
+
+impl Stage {
+    async fn set(name: &'static str) -> Self {
+        let brokers = tokio::task::spawn_blocking(|| BROKER.kafka.brokers()).await.unwrap();
+        // No lane may change its owner because the machine is busy: these tests are about the lanes that stay.
+        let kafka = KafkaSettings { session_timeout: PATIENCE, ..KafkaSettings::new(brokers, name) };
+        let topic = |kind| TopicSpec { name: format!("{name}.{kind}"), partitions: LANES, log_append_time: true };
+        event_stream::make_topics(&kafka, &[topic("inbox"), topic("results")], 1, 32 << 20, 8 << 20).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let redis = Redis::start(folder.path(), None).unwrap();
+        let settings = redis_txn::Settings {
+            address: redis.address(),
+            process: format!("{name}-{}", Uuid::new_v4()),
+            max_batch: 256,
+            response_timeout: Duration::from_secs(5),
+            rest_patience: PATIENCE,
+        };
+        let orchestrator = Arc::new(Orchestrator {
+            publisher: Publisher::new(&kafka).unwrap(),
+            results_topic: format!("{name}.results").into(),
+            answers: AtomicBool::new(false),
+            starts: Mutex::default(),
+        });
+        let (group, inbox) = (format!("{name}-orchestrator"), format!("{name}.inbox"));
+        let inbox = Consumer::start(&kafka, &group, &inbox, orchestrator.clone()).unwrap();
+        let store = Store::connect(settings).await.unwrap();
+        Self { name, kafka, store, orchestrator, inbox, redis: Mutex::new(redis), _folder: folder }
+    }
+
+    /// Starts a process and waits until its lanes take starts.
+    async fn process(&self, brokers_of_starts: &str) -> Process {
+        let publisher = Publisher::new(&KafkaSettings::new(brokers_of_starts, self.name)).unwrap();
+        let settings = Settings {
+            name: self.name.to_owned(),
+            inbox_topic: format!("{}.inbox", self.name),
+            results_topic: format!("{}.results", self.name),
+            max_waiters: 100,
+        };
+        let store_id = self.store.id().await.unwrap();
+        let starter = Starter::new(settings, Arc::new(Things), self.store.clone(), store_id, publisher);
+        let topic = format!("{}.results", self.name);
+        let results = Consumer::start(&self.kafka, self.name, &topic, starter.runner()).unwrap();
+        until(async || results.lanes().values().filter(|lane| lane.loaded).count() == LANES as usize).await;
+        Process { starter, results }
+    }
+
+    async fn value(&self, key: &str) -> Option<Bytes> {
+        self.store.read(&[key.to_owned()]).await.unwrap().pop().unwrap()
+    }
+
+    async fn pending(&self) -> usize {
+        let keys: Vec<String> = (0..LANES)
+            .flat_map(|lane| (0..20).map(move |sequence| starter::keys::pending_key(Lane(lane), sequence)))
+            .collect();
+        self.store.read(&keys).await.unwrap().into_iter().flatten().count()
+    }
+
+    async fn end(self, processes: Vec<Process>) {
+        for process in processes {
+            process.starter.shutdown(A_WHILE).await;
+            process.results.shutdown(PATIENCE).await;
+        }
+        self.inbox.shutdown(PATIENCE).await;
+        self.store.shutdown().await;
+    }
+}
+
+impl Process {
+    fn start(&self, thing: &str) -> Waiter<()> {
+        self.starter.start(SagaId(Uuid::now_v7()), thing.to_owned(), TraceContext::default()).unwrap()
+    }
+}
+
+async fn until(condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited too long");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn heard(waiter: &mut Waiter<()>) -> Heard<()> {
+    tokio::time::timeout(PATIENCE, waiter.heard()).await.expect("told in time")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_finds_the_result_applied() {
+    let stage = Stage::set("told").await;
+    stage.orchestrator.answers.store(true, Ordering::Relaxed);
+    let process = stage.process(&stage.kafka.brokers).await;
+    let things: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let mut waiters: Vec<_> = things.iter().map(|thing| process.start(thing)).collect();
+    for (thing, waiter) in things.iter().zip(&mut waiters) {
+        let told = heard(waiter).await;
+        assert!(matches!(&told, Heard::Ended(result) if result.saga == waiter.saga()), "{told:?}");
+        assert_eq!(stage.value(&format!("thing:{thing}")).await.unwrap(), "done");
+    }
+    assert_eq!((stage.pending().await, process.starter.pending()), (0, 0));
+    let mut again = process.start("7");
+    assert!(matches!(heard(&mut again).await, Heard::Answered(())));
+    assert_eq!(stage.orchestrator.starts().len(), 20, "each was started once");
+    stage.end(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_request_joins_the_first() {
+    let stage = Stage::set("joined").await;
+    let process = stage.process(&stage.kafka.brokers).await;
+    let mut first = process.start("a");
+    until(async || stage.orchestrator.starts().len() == 1).await;
+    let mut second = process.start("a");
+    let told = heard(&mut second).await;
+    assert!(matches!(told, Heard::Joins(saga) if saga == first.saga()), "{told:?}");
+    assert!(second.join(first.saga()));
+    let start = stage.orchestrator.starts.lock().unwrap()[0].clone();
+    // The orchestrator sends it twice: the second one is absorbed.
+    stage.orchestrator.answer(&start).await;
+    stage.orchestrator.answer(&start).await;
+    for waiter in [&mut first, &mut second] {
+        assert!(matches!(heard(waiter).await, Heard::Ended(_)));
+    }
+    stage.end(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_before_its_exec_is_known() {
+    let stage = Stage::set("known").await;
+    let process = stage.process(&stage.kafka.brokers).await;
+    stage.redis.lock().unwrap().pause().unwrap();
+    let waiter = process.start("a");
+    tokio::time::sleep(A_WHILE).await;
+    assert!(stage.orchestrator.starts().is_empty() && waiter.at_work().is_none());
+    stage.redis.lock().unwrap().resume().unwrap();
+    until(async || stage.orchestrator.starts() == [waiter.saga()]).await;
+    assert_eq!(stage.pending().await, 1);
+    assert_eq!(waiter.at_work(), Some(waiter.saga()));
+    drop(waiter);
+    stage.end(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_owner_sends_what_is_pending_and_applies_its_end() {
+    let stage = Stage::set("taken-over").await;
+    let first = stage.process(NOBODY).await;
+    let mut waiters: Vec<_> = ["a", "b", "c", "d"].map(|thing| first.start(thing)).into();
+    until(async || stage.pending().await == 4).await;
+    first.starter.shutdown(A_WHILE).await;
+    first.results.shutdown(PATIENCE).await;
+    for waiter in &mut waiters {
+        assert!(matches!(heard(waiter).await, Heard::Elsewhere), "its answer comes home to another process");
+    }
+    assert!(stage.orchestrator.starts().is_empty());
+    stage.orchestrator.answers.store(true, Ordering::Relaxed);
+    let second = stage.process(&stage.kafka.brokers).await;
+    let loaded = Instant::now();
+    until(async || stage.pending().await == 0).await;
+    assert!(loaded.elapsed() < FIRST_SWEEP, "sent by the sweep, not on takeover");
+    assert_eq!(stage.value("thing:c").await.unwrap(), "done");
+    let mut started = stage.orchestrator.starts();
+    started.sort_unstable();
+    let mut expected: Vec<_> = waiters.iter().map(Waiter::saga).collect();
+    expected.sort_unstable();
+    assert_eq!(started, expected, "same ids, each once");
+    stage.end(vec![second]).await;
+}
