@@ -34,10 +34,11 @@ impl LaneLoop {
                 break;
             }
             folded += 1;
+            // Ignored records tell the log's time too.
+            self.clock.observe(record.timestamp_ms, now);
             self.owned.set_position(record.offset.saturating_add(1));
         }
         if folded > 0 {
-            self.clock.observe(self.state.time_ms(), now);
             self.checkpoints.folded(folded, now);
             metrics::FOLD_BATCH_SIZE.record(folded as f64, &[]);
         }
