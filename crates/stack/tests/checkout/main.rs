@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;
+mod neighbours;
 mod outcomes;
 mod refusals;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             scenario!(refusals::overflow_is_refused),
             scenario!(refusals::too_many_lines_are_refused),
             scenario!(refusals::problems_are_problem_json),
+            scenario!(neighbours::second_stack_runs_beside_the_first),
         ],
     )
 }
