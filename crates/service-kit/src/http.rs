@@ -68,8 +68,9 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection =
-                    serve_connection(stream, router.clone(), limits.header_timeout, shutdown.clone(), abort.clone());
+                // A child of its own: all connections on one token would share its lock at every poll.
+                let (router, shutdown, abort) = (router.clone(), shutdown.child_token(), abort.clone());
+                let connection = serve_connection(stream, router, limits.header_timeout, shutdown, abort);
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -105,8 +106,9 @@ async fn serve_connection(
         .header_read_timeout(header_timeout)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    // The drain first, so that an answer that is written after it says `Connection: close`.
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        biased;
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
@@ -114,6 +116,7 @@ async fn serve_connection(
                 () = abort.cancelled() => return,
             }
         }
+        ended = connection.as_mut() => ended,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");

@@ -96,8 +96,7 @@ where
     match run_process(service, args, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let bad_configuration = error.chain().find_map(|cause| cause.downcast_ref::<BadConfiguration>());
-            if let Some(BadConfiguration(sentence)) = bad_configuration {
+            if let Some(BadConfiguration(sentence)) = bad_configuration(&error) {
                 eprintln!("{service}: {sentence}");
                 return ExitCode::from(EXIT_BAD_CONFIGURATION);
             }
@@ -125,6 +124,10 @@ pub fn delayed(shutdown: &CancellationToken, pause: Duration) -> CancellationTok
 #[error("{0}")]
 pub struct BadConfiguration(pub String);
 
+fn bad_configuration(error: &anyhow::Error) -> Option<&BadConfiguration> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
 fn run_process<F, Fut>(service: &'static str, args: &ProcessArgs, run: F) -> anyhow::Result<()>
 where
     F: FnOnce(CancellationToken) -> Fut,
@@ -143,6 +146,8 @@ where
         };
         match &outcome {
             Ok(()) => tracing::info!("ended"),
+            // One sentence on stderr is all that bad configuration needs.
+            Err(error) if bad_configuration(error).is_some() => {}
             Err(error) => tracing::error!(error = format!("{error:#}"), "ended with an error"),
         }
         shutdown.cancel();
