@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::wait::accepts_connections;
+use crate::wait::{accepts_connections, wait_until};
 
 /// Below the range from which Linux takes ports for outgoing connections (32768 and up), so that the port of a killed
 /// server is not taken by a client before the server is back.
@@ -18,6 +19,9 @@ const FIRST_PORT: u16 = 20_000;
 const LAST_PORT: u16 = 31_999;
 /// More tries than any machine that still works should need.
 const MAX_TRIES: usize = 1_000;
+
+/// Longest time between fork and exec of a child on a busy machine.
+const FORK_TO_EXEC: Duration = Duration::from_secs(2);
 
 /// The ports given out by this process, each with the locked file that tells other processes.
 static GIVEN: Mutex<BTreeMap<u16, File>> = Mutex::new(BTreeMap::new());
@@ -44,8 +48,12 @@ pub fn free_port() -> anyhow::Result<u16> {
 }
 
 /// A server that finds its port taken ends at once, and whoever has the port might answer in its place.
+///
+/// Waits a little before it refuses: [`free_port`] listens for a moment to find out, and a child that another thread
+/// forks in that moment keeps the listener until its exec.
 pub fn refuse_port_in_use(port: u16) -> anyhow::Result<()> {
-    anyhow::ensure!(!accepts_connections(port), "port {port} is in use: stop what uses it or choose another port");
+    let free = wait_until(FORK_TO_EXEC, || !accepts_connections(port));
+    anyhow::ensure!(free, "port {port} is in use: stop what uses it or choose another port");
     Ok(())
 }
 
