@@ -11,8 +11,8 @@ use orchestrator::checkpoint::checkpoint_key;
 use proto::Wire;
 use proto::checkpoint::Checkpoint;
 use redis_txn::{Store, Transaction, Unread, View};
-use saga_core::ids::Direction;
-use saga_core::record::{Outcome, SagaOutcome};
+use saga_core::ids::{Direction, SagaId};
+use saga_core::record::{InboxEvent, Outcome, SagaOutcome};
 use uuid::Uuid;
 
 /// A checkpoint is due so rarely that none is written before the process is killed.
@@ -112,8 +112,9 @@ async fn nonsense_halts_one_lane(stack: &Stack, store: &Store) {
     assert!(reason.contains("corrupt") && reason.contains("checkpoint:3"), "{reason}");
     assert_eq!(orchestrator.get("/readyz").unwrap().0, 200, "a halted lane does not make the process unready");
     // The others go on, and a record of a later program halts one of them too, after what came before it.
-    let saga = stack.start_saga(1, 1, "buy").await;
-    stack.send_bytes(1, Bytes::from_static(&[8, 2, 26, 0])).await;
+    let saga = SagaId(Uuid::now_v7());
+    let start = InboxEvent::Start(common::start(saga, 1, 1, "buy")).encode();
+    stack.send_together(1, [start, Bytes::from_static(&[8, 2, 26, 0])]).await;
     stack.command(saga, "reserve", Direction::Action).await;
     let halted = || orchestrator.get_json("/readyz")["details"]["lanes"]["halted"]["1"].as_str().map(str::to_owned);
     let reason = eventually("lane 1 is halted by name", halted).await;

@@ -128,8 +128,13 @@ impl Stack {
     }
 
     pub async fn send_bytes(&self, lane: u32, payload: Bytes) {
-        let record = Outgoing { topic: INBOX.into(), lane: Lane(lane), payload, headers: Vec::new() };
-        self.publisher.send(vec![record]).await.unwrap().await.unwrap();
+        self.send_together(lane, [payload]).await;
+    }
+
+    /// Several records in one piece, so that they are read in one piece.
+    pub async fn send_together<const N: usize>(&self, lane: u32, payloads: [Bytes; N]) {
+        let record = |payload| Outgoing { topic: INBOX.into(), lane: Lane(lane), payload, headers: Vec::new() };
+        self.publisher.send(payloads.map(record).into()).await.unwrap().await.unwrap();
     }
 
     /// Starts a saga and answers its id.
