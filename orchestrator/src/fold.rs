@@ -66,9 +66,7 @@ impl LaneLoop {
         if mode == Mode::Live {
             times.tell(&record_in, step.ignored);
         }
-        if step.effects.is_empty() {
-            return Ok(());
-        }
+        // A record that leads to nothing yet, such as a parked start, has been consumed all the same.
         let cause = match mode {
             Mode::Silent => TraceContext::default(),
             Mode::Live => self.cause(record, &record_in.event),
