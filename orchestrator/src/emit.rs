@@ -8,7 +8,7 @@ use bytes::Bytes;
 use event_stream::{Lane, Outgoing, PublishError};
 use proto::Wire;
 use saga_core::ids::{SagaId, TraceContext};
-use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, SagaResult};
+use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, ResultRecord};
 use telemetry::context;
 
 /// The topic that this service consumes and writes timers and activations to.
@@ -52,11 +52,11 @@ impl Emitter {
         self.push(topic, CommandRecord::Command(command).encode(), headers);
     }
 
-    /// A result for its starter.
-    pub fn result(&mut self, topic: String, result: &SagaResult, cause: &TraceContext) {
+    /// News of a saga for its starter.
+    pub fn result(&mut self, topic: String, record: &ResultRecord, cause: &TraceContext) {
         let topic = self.result_topic(topic);
-        let headers = headers(&topic, self.lane, result.saga, cause, &result.trace);
-        self.push(topic, result.encode(), headers);
+        let headers = headers(&topic, self.lane, record.saga(), cause, record.trace());
+        self.push(topic, record.encode(), headers);
     }
 
     /// A floor for each of the participants; encoded once.

@@ -7,7 +7,7 @@ use proto::{DecodeError, Wire};
 use saga_core::effect::{Alarm, Effect, Ignored};
 use saga_core::ids::{Direction, SagaId, TraceContext};
 use saga_core::lane::LaneState;
-use saga_core::record::{InboxEvent, InboxRecord, SagaOutcome, UndoCause};
+use saga_core::record::{InboxEvent, InboxRecord, ResultRecord, SagaOutcome, UndoCause};
 use telemetry::{context, metrics};
 
 use crate::emit::INBOX;
@@ -95,15 +95,15 @@ impl LaneLoop {
                 self.emitter.command(&participant, command, cause);
             }
             (Effect::Command { .. }, Mode::Silent) => {}
-            (Effect::Result { topic, result }, mode) => {
-                if mode == Mode::Live {
+            (Effect::Result { topic, record }, mode) => {
+                if let (ResultRecord::Ended(result), Mode::Live) = (&record, mode) {
                     let outcome = [("outcome", outcome_name(&result.outcome))];
                     metrics::SAGAS_ENDED.add(1, &outcome);
                     if let Some(started_ms) = started_ms {
                         metrics::SAGA_SECONDS.record(seconds_between(started_ms, now_ms), &outcome);
                     }
                 }
-                self.emitter.result(topic, &result, cause);
+                self.emitter.result(topic, &record, cause);
             }
             (Effect::Alarm(alarm), Mode::Live) => {
                 let (name, saga) = alarm_name(&alarm);

@@ -8,7 +8,7 @@ use saga_core::ids::{Ordinal, SagaId};
 use saga_core::record::{SagaOutcome, SagaResult};
 use service_kit::params::MAX_AMOUNT;
 
-use crate::order::{Attempt, Line, Order, Status, Verdict};
+use crate::order::{Attempt, Course, Line, Order, Status, Verdict};
 
 /// Most lines of an order: its value is read and written whole.
 pub const MAX_LINES: usize = 1_000;
@@ -76,7 +76,8 @@ pub fn checkout(order: &mut Order, saga: SagaId, ordinal: &Ordinal) -> Checkout 
             Checkout::PaidForNothing
         }
         Status::Open => {
-            order.status = Status::CheckingOut { saga, lane: ordinal.lane.0, sequence: ordinal.sequence };
+            let (lane, sequence) = (ordinal.lane.0, ordinal.sequence);
+            order.status = Status::CheckingOut { saga, lane, sequence, course: Course::Forward };
             Checkout::Started
         }
     }
@@ -119,6 +120,17 @@ pub fn apply_result(order: &mut Order, result: &SagaResult) -> Applied {
     }
     order.attempts.push(Attempt { saga: result.saga, verdict: verdict(&result.outcome) });
     Applied::Yes
+}
+
+/// Notes that the order's saga is being undone.
+pub fn note_undo(order: &mut Order, undone: SagaId) -> Applied {
+    match &mut order.status {
+        Status::CheckingOut { saga, course, .. } if *saga == undone => {
+            *course = Course::Undoing;
+            Applied::Yes
+        }
+        Status::Open | Status::CheckingOut { .. } | Status::Paid { .. } => Applied::NotCurrent,
+    }
 }
 
 /// A saga's outcome in the words of an order.

@@ -42,12 +42,23 @@ pub enum Status {
         lane: u32,
         /// Its sequence in the lane.
         sequence: u64,
+        /// Which way the saga goes, as far as the order has been told.
+        course: Course,
     },
     /// Done for ever.
     Paid {
         /// `None`: it had no lines and needed no saga.
         saga: Option<SagaId>,
     },
+}
+
+/// Which way a saga goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Its steps are being done.
+    Forward,
+    /// Its steps are being undone, and that takes a while.
+    Undoing,
 }
 
 /// A saga that has ended.

@@ -171,7 +171,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::order::{Attempt, Order, Status};
+    use crate::order::{Attempt, Course, Order, Status};
     use crate::store::encode;
 
     fn saga(number: u128) -> SagaId {
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn an_order_tells_how_its_sagas_ended() {
         let mut order = Order::new("u");
-        order.status = Status::CheckingOut { saga: saga(2), lane: 0, sequence: 0 };
+        order.status = Status::CheckingOut { saga: saga(2), lane: 0, sequence: 0, course: Course::Forward };
         order.attempts.push(Attempt { saga: saga(1), verdict: Verdict::Paid });
         let bytes = encode(&order);
         assert_eq!(tell(Some(&bytes), saga(1)), Some(Told::Ended(Verdict::Paid)));

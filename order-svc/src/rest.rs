@@ -25,7 +25,7 @@ use crate::answer;
 use crate::batch::Batch;
 use crate::checkout::Checkout;
 use crate::edit::{AddItem, Create, Edited};
-use crate::order::{Attempt, Line, Order, Status, Verdict};
+use crate::order::{Attempt, Course, Line, Order, Status, Verdict};
 use crate::settings::BatchInit;
 use crate::stock_client::StockClient;
 use crate::store::{decode, order_key};
@@ -176,7 +176,8 @@ fn show(order_id: &str, order: &Order) -> Value {
 fn status_word(status: Status) -> &'static str {
     match status {
         Status::Open => "open",
-        Status::CheckingOut { .. } => "checking_out",
+        Status::CheckingOut { course: Course::Forward, .. } => "checking_out",
+        Status::CheckingOut { course: Course::Undoing, .. } => "undoing",
         Status::Paid { .. } => "paid",
     }
 }

@@ -6,7 +6,7 @@ use proto::Wire;
 use proto::shop::{ChargeInput, ReserveInput, ReserveLine};
 use redis_txn::{Unread, View};
 use saga_core::ids::{Ordinal, SagaId};
-use saga_core::record::SagaResult;
+use saga_core::record::{SagaResult, UndoNotice};
 use starter::{Application, Business, Decision, Plan};
 
 use crate::decide::{self, Applied, Checkout, merged_lines};
@@ -77,21 +77,33 @@ impl Business for Checkouts {
     }
 
     fn apply(&self, view: &mut View<'_>, order_id: &str, result: &SagaResult) -> Result<Application, Unread> {
-        let key = order_key(order_id);
-        // Orders are never deleted; one that batch_init has replaced does not wait for this saga.
-        let Some(bytes) = view.get(&key)? else { return Ok(Application::NotCurrent) };
-        let mut order = match decode(&bytes) {
-            Ok(order) => order,
-            Err(error) => return Ok(Application::Corrupt(format!("{key}: {error}"))),
-        };
-        Ok(match decide::apply_result(&mut order, result) {
-            Applied::NotCurrent => Application::NotCurrent,
-            Applied::Yes => {
-                view.set(key, encode(&order));
-                Application::Applied
-            }
-        })
+        change(view, order_id, |order| decide::apply_result(order, result))
     }
+
+    fn undoing(&self, view: &mut View<'_>, order_id: &str, notice: &UndoNotice) -> Result<Application, Unread> {
+        change(view, order_id, |order| decide::note_undo(order, notice.saga))
+    }
+}
+
+/// Orders are never deleted; one that `batch_init` has replaced does not wait for the saga.
+fn change(
+    view: &mut View<'_>,
+    order_id: &str,
+    change: impl FnOnce(&mut Order) -> Applied,
+) -> Result<Application, Unread> {
+    let key = order_key(order_id);
+    let Some(bytes) = view.get(&key)? else { return Ok(Application::NotCurrent) };
+    let mut order = match decode(&bytes) {
+        Ok(order) => order,
+        Err(error) => return Ok(Application::Corrupt(format!("{key}: {error}"))),
+    };
+    Ok(match change(&mut order) {
+        Applied::NotCurrent => Application::NotCurrent,
+        Applied::Yes => {
+            view.set(key, encode(&order));
+            Application::Applied
+        }
+    })
 }
 
 impl Checkouts {

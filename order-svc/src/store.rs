@@ -7,7 +7,7 @@ use saga_core::ids::SagaId;
 use saga_core::record::UndoCause;
 use uuid::Uuid;
 
-use crate::order::{Attempt, Line, Order, Status, Verdict};
+use crate::order::{Attempt, Course, Line, Order, Status, Verdict};
 
 /// The key of an order.
 pub fn order_key(order_id: &str) -> String {
@@ -21,8 +21,9 @@ pub fn encode(order: &Order) -> Bytes {
     stored.total_cost = order.total_cost;
     stored.status = Some(match order.status {
         Status::Open => wire::Status::Open(wire::Open {}),
-        Status::CheckingOut { saga, lane, sequence } => {
-            wire::Status::CheckingOut(wire::CheckingOut { saga_id: write_saga(saga), lane, sequence })
+        Status::CheckingOut { saga, lane, sequence, course } => {
+            let undoing = course == Course::Undoing;
+            wire::Status::CheckingOut(wire::CheckingOut { saga_id: write_saga(saga), lane, sequence, undoing })
         }
         Status::Paid { saga } => wire::Status::Paid(wire::Paid { saga_id: saga.map_or_else(Bytes::new, write_saga) }),
     });
@@ -35,8 +36,9 @@ pub fn decode(bytes: &[u8]) -> Result<Order, DecodeError> {
     let stored = shop::Order::decode(bytes)?;
     let status = match stored.status.ok_or_else(|| malformed("no status"))? {
         wire::Status::Open(wire::Open {}) => Status::Open,
-        wire::Status::CheckingOut(current) => {
-            Status::CheckingOut { saga: read_saga(&current.saga_id)?, lane: current.lane, sequence: current.sequence }
+        wire::Status::CheckingOut(wire::CheckingOut { saga_id, lane, sequence, undoing }) => {
+            let course = if undoing { Course::Undoing } else { Course::Forward };
+            Status::CheckingOut { saga: read_saga(&saga_id)?, lane, sequence, course }
         }
         wire::Status::Paid(paid) if paid.saga_id.is_empty() => Status::Paid { saga: None },
         wire::Status::Paid(paid) => Status::Paid { saga: Some(read_saga(&paid.saga_id)?) },
@@ -135,11 +137,8 @@ mod tests {
     fn orders() -> impl Strategy<Value = Order> {
         let status = prop_oneof![
             Just(Status::Open),
-            (sagas(), any::<u32>(), any::<u64>()).prop_map(|(saga, lane, sequence)| Status::CheckingOut {
-                saga,
-                lane,
-                sequence
-            }),
+            (sagas(), any::<u32>(), any::<u64>(), prop_oneof![Just(Course::Forward), Just(Course::Undoing)])
+                .prop_map(|(saga, lane, sequence, course)| Status::CheckingOut { saga, lane, sequence, course }),
             prop::option::of(sagas()).prop_map(|saga| Status::Paid { saga }),
         ];
         let line = ("[a-z0-9-]{1,8}", any::<u64>(), any::<u64>()).prop_map(|(item_id, quantity, price)| Line {

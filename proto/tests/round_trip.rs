@@ -11,8 +11,8 @@ use saga_core::ended::EndedSequences;
 use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, TraceContext};
 use saga_core::participant::{ParticipantLane, StepRecord, StepRecords};
 use saga_core::record::{
-    Command, CommandRecord, DeadlineKind, Floor, InboxEvent, OperatorAct, Outcome, Refusal, Reply, SagaOutcome,
-    SagaResult, Start, Timer, UndoCause,
+    Command, CommandRecord, DeadlineKind, Floor, InboxEvent, OperatorAct, Outcome, Refusal, Reply, ResultRecord,
+    SagaOutcome, SagaResult, Start, Timer, UndoCause, UndoNotice,
 };
 use saga_core::starter::StarterLane;
 use uuid::Uuid;
@@ -129,7 +129,7 @@ fn command_record() -> impl Strategy<Value = CommandRecord> {
     prop_oneof![command, floor]
 }
 
-fn saga_result() -> impl Strategy<Value = SagaResult> {
+fn result_record() -> impl Strategy<Value = ResultRecord> {
     let cause = prop_oneof![
         Just(UndoCause::Refused),
         Just(UndoCause::TimedOut),
@@ -144,12 +144,11 @@ fn saga_result() -> impl Strategy<Value = SagaResult> {
             refusal
         }),
     ];
-    (saga(), ordinal(), outcome, trace()).prop_map(|(saga, ordinal, outcome, trace)| SagaResult {
-        saga,
-        ordinal,
-        outcome,
-        trace,
-    })
+    let ended = (saga(), ordinal(), outcome, trace())
+        .prop_map(|(saga, ordinal, outcome, trace)| ResultRecord::Ended(SagaResult { saga, ordinal, outcome, trace }));
+    let undoing = (saga(), ordinal(), trace())
+        .prop_map(|(saga, ordinal, trace)| ResultRecord::Undoing(UndoNotice { saga, ordinal, trace }));
+    prop_oneof![ended, undoing]
 }
 
 fn participant_lane() -> impl Strategy<Value = ParticipantLane> {
@@ -234,7 +233,7 @@ round_trips! {
     inbox_event_round_trips: inbox_event();
     start_round_trips: start();
     command_record_round_trips: command_record();
-    saga_result_round_trips: saga_result();
+    result_record_round_trips: result_record();
     participant_lane_round_trips: participant_lane();
     step_records_round_trips: step_records();
     starter_lane_round_trips: starter_lane();
@@ -254,7 +253,7 @@ proptest! {
         for bytes in [&garbage, &with_format] {
             let _ = InboxEvent::decode(bytes);
             let _ = CommandRecord::decode(bytes);
-            let _ = SagaResult::decode(bytes);
+            let _ = ResultRecord::decode(bytes);
             let _ = ParticipantLane::decode(bytes);
             let _ = StepRecords::decode(bytes);
             let _ = StarterLane::decode(bytes);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::definition::DefinitionId;
 use crate::ids::{Direction, Ordinal, SagaId};
-use crate::record::{Command, SagaResult};
+use crate::record::{Command, ResultRecord};
 use crate::saga::AttentionCause;
 
 /// What one record led to.
@@ -26,12 +26,12 @@ pub enum Effect {
         /// The command.
         command: Command,
     },
-    /// Tell the starter how a saga ended.
+    /// Tell the starter how a saga ended, or that it is being undone.
     Result {
         /// The results topic that the start named.
         topic: String,
-        /// The outcome.
-        result: SagaResult,
+        /// What to tell.
+        record: ResultRecord,
     },
     /// Tell a person. Has no effect on any saga.
     Alarm(Alarm),

@@ -200,7 +200,7 @@ pub enum SagaOutcome {
     },
 }
 
-/// One record of a results topic: the terminal outcome of a saga.
+/// The terminal outcome of a saga.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SagaResult {
     /// The saga that ended.
@@ -211,4 +211,55 @@ pub struct SagaResult {
     pub outcome: SagaOutcome,
     /// The saga's trace.
     pub trace: TraceContext,
+}
+
+/// Tells a starter that a saga is being undone and that this takes a while. It ends nothing: the result follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndoNotice {
+    /// The saga that has turned round.
+    pub saga: SagaId,
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// The saga's trace.
+    pub trace: TraceContext,
+}
+
+/// One record of a results topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultRecord {
+    /// A saga has ended.
+    Ended(SagaResult),
+    /// A saga is being undone.
+    Undoing(UndoNotice),
+}
+
+impl ResultRecord {
+    /// The saga it is about.
+    pub fn saga(&self) -> SagaId {
+        match self {
+            Self::Ended(result) => result.saga,
+            Self::Undoing(notice) => notice.saga,
+        }
+    }
+
+    /// The saga's ordinal.
+    pub fn ordinal(&self) -> &Ordinal {
+        match self {
+            Self::Ended(result) => &result.ordinal,
+            Self::Undoing(notice) => &notice.ordinal,
+        }
+    }
+
+    /// The saga's trace.
+    pub fn trace(&self) -> &TraceContext {
+        match self {
+            Self::Ended(result) => &result.trace,
+            Self::Undoing(notice) => &notice.trace,
+        }
+    }
+}
+
+/// The topic that tells a starter about its sagas.
+pub fn results_topic(starter_name: &str) -> String {
+    format!("{starter_name}.results")
 }

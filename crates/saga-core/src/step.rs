@@ -15,7 +15,7 @@ use self::turn::Turn;
 use crate::effect::{Alarm, Effect, Ignored, Step};
 use crate::ids::SagaId;
 use crate::lane::{LaneState, SUPPORTED_FOLD_VERSION};
-use crate::record::{InboxEvent, InboxRecord, SagaOutcome, SagaResult};
+use crate::record::{InboxEvent, InboxRecord, ResultRecord, SagaOutcome, SagaResult};
 use crate::saga::{Phase, Saga, StepState, UndoState};
 
 /// Refusal code of a saga that was undone because a deadline passed.
@@ -115,7 +115,12 @@ impl LaneState {
         self.marks.saga_ended(id);
         effects.push(Effect::Result {
             topic: saga.results_topic.clone(),
-            result: SagaResult { saga: id, ordinal: saga.ordinal.clone(), outcome, trace: saga.trace.clone() },
+            record: ResultRecord::Ended(SagaResult {
+                saga: id,
+                ordinal: saga.ordinal.clone(),
+                outcome,
+                trace: saga.trace.clone(),
+            }),
         });
     }
 }

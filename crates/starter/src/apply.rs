@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proto::Wire;
 use redis_txn::{Transaction, Unread, View};
-use saga_core::ids::{Lane, Starter};
-use saga_core::record::SagaResult;
+use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
+use saga_core::record::{SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
 
 use crate::business::{Application, Business};
@@ -13,10 +13,40 @@ use crate::keys::{lane_key, pending_key};
 use crate::lanes::Open;
 use crate::start::read_lane;
 
-/// One result of a batch.
+/// What a record of the results topic says; shared by the transaction and those who are told after it.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    Ended(Arc<SagaResult>),
+    Undoing(Arc<UndoNotice>),
+}
+
+impl News {
+    pub fn saga(&self) -> SagaId {
+        match self {
+            Self::Ended(result) => result.saga,
+            Self::Undoing(notice) => notice.saga,
+        }
+    }
+
+    pub fn ordinal(&self) -> &Ordinal {
+        match self {
+            Self::Ended(result) => &result.ordinal,
+            Self::Undoing(notice) => &notice.ordinal,
+        }
+    }
+
+    pub fn trace(&self) -> &TraceContext {
+        match self {
+            Self::Ended(result) => &result.trace,
+            Self::Undoing(notice) => &notice.trace,
+        }
+    }
+}
+
+/// One record of a batch.
 pub(crate) struct Incoming {
     pub offset: i64,
-    pub result: Arc<SagaResult>,
+    pub news: News,
     /// What this process remembers of the saga; a pending entry never changes, so it need not be read again.
     pub known: Option<Open>,
 }
@@ -101,7 +131,7 @@ impl<B: Business> Transaction for ResultBatch<B> {
     fn covered_keys(&self, keys: &mut Vec<String>) {
         // Written together with the lane's value, and the subjects' keys are asked for when they have been read.
         let unknown = self.results.iter().filter(|incoming| incoming.known.is_none());
-        keys.extend(unknown.map(|incoming| pending_key(self.lane, incoming.result.ordinal.sequence)));
+        keys.extend(unknown.map(|incoming| pending_key(self.lane, incoming.news.ordinal().sequence)));
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {
@@ -138,9 +168,9 @@ impl<B: Business> ResultBatch<B> {
         lane: &mut StarterLane,
         incoming: &Incoming,
     ) -> Result<Result<Fate, String>, Unread> {
-        let result = &*incoming.result;
-        let sequence = result.ordinal.sequence;
-        if let Some(why) = self.ignore(lane, result) {
+        let ordinal = incoming.news.ordinal();
+        let sequence = ordinal.sequence;
+        if let Some(why) = self.ignore(lane, ordinal) {
             return Ok(Ok(Fate::Ignored(why)));
         }
         let (saga, subject) = match &incoming.known {
@@ -155,21 +185,26 @@ impl<B: Business> ResultBatch<B> {
                 }
             }
         };
-        if saga != result.saga {
+        if saga != incoming.news.saga() {
             return Ok(Ok(Fate::Ignored(Ignored::OtherSaga)));
         }
-        let fate = match self.business.apply(view, &subject, result)? {
+        let applied = match &incoming.news {
+            News::Ended(result) => self.business.apply(view, &subject, result)?,
+            News::Undoing(notice) => self.business.undoing(view, &subject, notice)?,
+        };
+        let fate = match applied {
             Application::Applied => Fate::Applied,
             Application::NotCurrent => Fate::Ignored(Ignored::NotCurrent),
             Application::Corrupt(why) => return Ok(Err(why)),
         };
-        lane.ended.insert(sequence);
-        view.unlink(pending_key(self.lane, sequence));
+        if let News::Ended(_) = incoming.news {
+            lane.ended.insert(sequence);
+            view.unlink(pending_key(self.lane, sequence));
+        }
         Ok(Ok(fate))
     }
 
-    fn ignore(&self, lane: &StarterLane, result: &SagaResult) -> Option<Ignored> {
-        let ordinal = &result.ordinal;
+    fn ignore(&self, lane: &StarterLane, ordinal: &Ordinal) -> Option<Ignored> {
         if ordinal.starter != self.starter {
             Some(Ignored::OtherStarter)
         } else if ordinal.lane != self.lane {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use redis_txn::{Unread, View};
 use saga_core::ids::{Ordinal, SagaId};
-use saga_core::record::SagaResult;
+use saga_core::record::{SagaResult, UndoNotice};
 
 /// What a saga is to run: the definition's name and one opaque input per step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,4 +64,9 @@ pub trait Business: Send + Sync + 'static {
 
     /// Applies the end of a saga to its subject.
     fn apply(&self, view: &mut View<'_>, subject: &str, result: &SagaResult) -> Result<Application, Unread>;
+
+    /// Notes on the subject that its saga is being undone; it may be told more than once. Not every business shows it.
+    fn undoing(&self, _view: &mut View<'_>, _subject: &str, _notice: &UndoNotice) -> Result<Application, Unread> {
+        Ok(Application::Applied)
+    }
 }

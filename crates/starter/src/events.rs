@@ -3,15 +3,15 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use saga_core::ids::Lane;
+use saga_core::ids::{Lane, SagaId};
 use saga_core::record::{SagaOutcome, SagaResult, UndoCause};
 use telemetry::metrics::{
     STARTER_ALARMS, STARTER_DELIVERY_FAILED, STARTER_FENCED, STARTER_IGNORED, STARTER_REQUESTS, STARTER_RESENT,
-    STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_WAITING, STARTER_WINDOW_SIZE,
+    STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_UNDO_NOTICES, STARTER_WAITING, STARTER_WINDOW_SIZE,
 };
 use tracing::{debug, error, info, warn};
 
-use crate::apply::Ignored;
+use crate::apply::{Ignored, News};
 
 /// A window goes into its transaction.
 pub(crate) fn window_closed(members: usize, waiting: usize) {
@@ -85,14 +85,21 @@ pub(crate) fn result_applied(result: &SagaResult, took: Option<Duration>) {
     }
 }
 
-/// A result changed nothing.
-pub(crate) fn result_ignored(result: &SagaResult, why: Ignored) {
+/// The subject shows that its saga is being undone.
+pub(crate) fn undo_noted(saga: SagaId) {
+    info!(%saga, "the saga is being undone, and that takes a while");
+    STARTER_UNDO_NOTICES.add(1, &[]);
+}
+
+/// A record of the results topic changed nothing.
+pub(crate) fn result_ignored(news: &News, why: Ignored) {
+    let (saga, ordinal) = (news.saga(), news.ordinal());
     STARTER_IGNORED.add(1, &[("reason", why.word())]);
     if why.is_alarm() {
-        error!(saga = %result.saga, ordinal = ?result.ordinal, reason = why.word(), "impossible result ignored");
+        error!(%saga, ?ordinal, reason = why.word(), "impossible result ignored");
         STARTER_ALARMS.add(1, &[("kind", why.word())]);
     } else {
-        info!(saga = %result.saga, reason = why.word(), "result ignored");
+        info!(%saga, reason = why.word(), "result ignored");
     }
 }
 

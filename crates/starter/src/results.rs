@@ -7,11 +7,11 @@ use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Reco
 use proto::{DecodeError, Wire};
 use redis_txn::CommitError;
 use saga_core::ids::Lane;
-use saga_core::record::SagaResult;
+use saga_core::record::{ResultRecord, SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
 use telemetry::context;
 
-use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, ResultBatch};
+use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
 use crate::business::Business;
 use crate::events::{self, Occasion};
 use crate::keys::{lane_key, pending_key};
@@ -180,8 +180,8 @@ impl<B: Business> ResultsRunner<B> {
             let mut halt = None;
             let mut next = position;
             for record in chunk {
-                match SagaResult::decode(&record.payload) {
-                    Ok(result) => results.push(self.incoming(lane, record, result)),
+                match ResultRecord::decode(&record.payload) {
+                    Ok(news) => results.push(self.incoming(lane, record, news)),
                     Err(error @ DecodeError::Malformed { .. }) => events::result_malformed(lane, record.offset, &error),
                     Err(error @ DecodeError::UnknownFormat { .. }) => {
                         halt = Some(HaltReason::UnknownFormat(format!("offset {}: {error}", record.offset)));
@@ -198,22 +198,29 @@ impl<B: Business> ResultsRunner<B> {
         Ok(position)
     }
 
-    fn incoming(&self, lane: Lane, record: &Record, mut result: SagaResult) -> Incoming {
-        // The headers name the span that sent this record; the result itself only the trace that its saga began in.
+    fn incoming(&self, lane: Lane, record: &Record, news: ResultRecord) -> Incoming {
+        // The headers name the span that sent this record; the record itself only the trace that its saga began in.
         let sent_by = context::from_headers(&record.headers);
-        if !sent_by.traceparent.is_empty() {
-            result.trace = sent_by;
-        }
-        let known = (result.ordinal.starter == self.shared.starter && result.ordinal.lane == lane)
-            .then(|| self.shared.lanes.recall(lane, result.ordinal.sequence))
+        let trace = |own| if sent_by.traceparent.is_empty() { own } else { sent_by.clone() };
+        let news = match news {
+            ResultRecord::Ended(result) => {
+                News::Ended(Arc::new(SagaResult { trace: trace(result.trace.clone()), ..result }))
+            }
+            ResultRecord::Undoing(notice) => {
+                News::Undoing(Arc::new(UndoNotice { trace: trace(notice.trace.clone()), ..notice }))
+            }
+        };
+        let ordinal = news.ordinal();
+        let known = (ordinal.starter == self.shared.starter && ordinal.lane == lane)
+            .then(|| self.shared.lanes.recall(lane, ordinal.sequence))
             .flatten();
-        Incoming { offset: record.offset, result: Arc::new(result), known }
+        Incoming { offset: record.offset, news, known }
     }
 
     /// One EXEC; then, and only then, whoever waits is answered.
     async fn commit(&self, lane: Lane, expected: i64, next: i64, results: Vec<Incoming>) -> Result<i64, LaneFault> {
         let told: Vec<_> =
-            results.iter().map(|one| (one.result.clone(), one.known.as_ref().map(|open| open.since))).collect();
+            results.iter().map(|one| (one.news.clone(), one.known.as_ref().map(|open| open.since))).collect();
         let batch = ResultBatch {
             business: self.shared.business.clone(),
             starter: self.shared.starter.clone(),
@@ -230,10 +237,10 @@ impl<B: Business> ResultsRunner<B> {
             }
         };
         // An ignored result that is foreign has not ended a sequence of ours.
-        let ended = told.iter().zip(&fates).filter(|(_, fate)| ends_sequence(**fate));
-        self.shared.lanes.forget(lane, ended.map(|((result, _), _)| result.ordinal.sequence));
-        for ((result, since), fate) in told.iter().zip(&fates) {
-            self.tell(lane, result, *since, *fate);
+        let ended = told.iter().zip(&fates).filter(|((news, _), fate)| ends_sequence(news, **fate));
+        self.shared.lanes.forget(lane, ended.map(|((news, _), _)| news.ordinal().sequence));
+        for ((news, since), fate) in told.iter().zip(&fates) {
+            self.tell(lane, news, *since, *fate);
         }
         match corrupt {
             Some(why) => Err(HaltReason::Corrupt(why).into()),
@@ -241,24 +248,29 @@ impl<B: Business> ResultsRunner<B> {
         }
     }
 
-    fn tell(&self, lane: Lane, result: &Arc<SagaResult>, since: Option<Instant>, fate: Fate) {
-        let _span = context::is_recorded(&result.trace)
-            .then(|| context::process_span(&self.shared.results_topic, lane.0, &result.saga, &result.trace).entered());
-        match fate {
-            Fate::Applied => {
+    fn tell(&self, lane: Lane, news: &News, since: Option<Instant>, fate: Fate) {
+        let (saga, trace) = (news.saga(), news.trace());
+        let _span = context::is_recorded(trace)
+            .then(|| context::process_span(&self.shared.results_topic, lane.0, &saga, trace).entered());
+        match (news, fate) {
+            (News::Ended(result), Fate::Applied) => {
                 events::result_applied(result, since.map(|since| since.elapsed()));
                 self.shared.waiters.ended(result);
             }
-            Fate::Ignored(why) => {
-                events::result_ignored(result, why);
-                self.shared.waiters.elsewhere(result.saga);
+            (News::Ended(_), Fate::Ignored(why)) => {
+                events::result_ignored(news, why);
+                self.shared.waiters.elsewhere(saga);
             }
+            // Whoever waits goes on waiting: only the end is an answer.
+            (News::Undoing(_), Fate::Applied) => events::undo_noted(saga),
+            (News::Undoing(_), Fate::Ignored(why)) => events::result_ignored(news, why),
         }
     }
 }
 
-fn ends_sequence(fate: Fate) -> bool {
-    matches!(fate, Fate::Applied | Fate::Ignored(Ignored::NotCurrent | Ignored::Duplicate))
+fn ends_sequence(news: &News, fate: Fate) -> bool {
+    matches!(news, News::Ended(_))
+        && matches!(fate, Fate::Applied | Fate::Ignored(Ignored::NotCurrent | Ignored::Duplicate))
 }
 
 /// The store is away: the stream runs the lane again, after a pause.

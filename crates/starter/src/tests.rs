@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use proto::Wire;
 use redis_txn::{Memory, STORE_ID_KEY, Unread, View};
 use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
-use saga_core::record::{SagaOutcome, SagaResult};
+use saga_core::record::{SagaOutcome, SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
 use uuid::Uuid;
 
-use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, ResultBatch};
+use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
 use crate::business::{Application, Business, Decision, Plan};
 use crate::keys::{lane_key, pending_key};
 use crate::lanes::Open;
@@ -60,6 +60,10 @@ impl Business for Things {
             Some(_) | None => Ok(Application::NotCurrent),
         }
     }
+    fn undoing(&self, view: &mut View<'_>, subject: &str, _notice: &UndoNotice) -> Result<Application, Unread> {
+        view.set(format!("undoing:{subject}"), "yes");
+        Ok(Application::Applied)
+    }
 }
 
 fn saga(number: u128) -> SagaId {
@@ -98,7 +102,7 @@ fn result(number: u128, sequence: u64) -> SagaResult {
 fn batch(expected: i64, results: Vec<SagaResult>) -> ResultBatch<Things> {
     let results = (expected..)
         .zip(results)
-        .map(|(offset, result)| Incoming { offset, result: Arc::new(result), known: None })
+        .map(|(offset, result)| Incoming { offset, news: News::Ended(Arc::new(result)), known: None })
         .collect::<Vec<_>>();
     let next = expected + results.len() as i64;
     ResultBatch { business: Arc::new(Things), starter: starter(), lane: LANE, expected, next, results }
@@ -153,6 +157,31 @@ fn a_result_ends_its_sequence_once() {
     assert_eq!((lane.results_next, lane.pending().collect::<Vec<_>>()), (2, vec![0]));
     assert!(store.get(&pending_key(LANE, 1)).is_none() && store.get(&pending_key(LANE, 0)).is_some());
     assert!(store.get("thing:b").unwrap().is_empty());
+}
+
+#[test]
+fn a_notice_is_told_to_the_subject_and_ends_nothing() {
+    let mut store = store(&["a"]);
+    committed(store.run(&mut window(&[(1, "a")])));
+    let ordinal = Ordinal { starter: starter(), lane: LANE, sequence: 0 };
+    let notice = UndoNotice { saga: saga(1), ordinal, trace: TraceContext::default() };
+    let told = |position| {
+        let mut batch = batch(position, vec![result(1, 0)]);
+        batch.results[0].news = News::Undoing(Arc::new(notice.clone()));
+        batch
+    };
+    for position in [0, 1] {
+        let outcome = store.run(&mut told(position));
+        assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Applied], corrupt: None });
+        let lane = lane_of(&store);
+        assert_eq!((lane.results_next, lane.pending().collect::<Vec<_>>()), (position + 1, vec![0]));
+        assert!(store.get(&pending_key(LANE, 0)).is_some());
+        assert!(store.get("undoing:a").is_some());
+    }
+    store.run(&mut batch(2, vec![result(1, 0)]));
+    let late = store.run(&mut told(3));
+    let fates = vec![Fate::Ignored(Ignored::Duplicate)];
+    assert_eq!(late, BatchOutcome::Committed { fates, corrupt: None });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use local_servers::{Kafka, KafkaOptions, Redis};
 use proto::Wire;
 use redis_txn::{Store, Unread, View};
 use saga_core::ids::{Ordinal, SagaId, TraceContext};
-use saga_core::record::{InboxEvent, SagaOutcome, SagaResult, Start};
+use saga_core::record::{InboxEvent, ResultRecord, SagaOutcome, SagaResult, Start};
 use starter::{Application, Business, Decision, Heard, Plan, Settings, Starter, Waiter};
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ impl Orchestrator {
             trace: start.trace.clone(),
         };
         let (topic, lane) = (self.results_topic.clone(), start.ordinal.lane);
-        let record = Outgoing { topic, lane, payload: result.encode(), headers: Vec::new() };
+        let record = Outgoing { topic, lane, payload: ResultRecord::Ended(result).encode(), headers: Vec::new() };
         self.publisher.send(vec![record]).await.unwrap().await.unwrap();
     }
 

@@ -83,6 +83,8 @@ pub static STARTER_STAGE_SECONDS: Histogram = Histogram::new(
 pub static STARTER_REQUESTS: Counter = Counter::new("saga.starter.requests", "requests to start a saga, by fate");
 /// Applied results (`outcome`: `completed`, `refused`, `timed_out`, `invalid`, `operator`).
 pub static STARTER_RESULTS: Counter = Counter::new("saga.starter.results", "applied results of sagas, by outcome");
+/// Sagas whose subject was told that they are being undone and that it takes a while.
+pub static STARTER_UNDO_NOTICES: Counter = Counter::new("saga.starter.undo_notices", "notices of long undos applied");
 /// Results that changed nothing, by `reason`.
 pub static STARTER_IGNORED: Counter = Counter::new("saga.starter.results.ignored", "results ignored, by reason");
 /// Starts sent again (`occasion`: `takeover`, `sweep`).

@@ -19,7 +19,9 @@ use local_servers::{Kafka, KafkaOptions, Lifetime, ManagedProcess, ProcessSpec, 
 use proto::Wire;
 use redis_txn::Store;
 use saga_core::ids::{Direction, Ordinal, SagaId, Starter, TraceContext};
-use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, Outcome, Refusal, Reply, SagaResult, Start};
+use saga_core::record::{
+    Command, CommandRecord, Floor, InboxEvent, Outcome, Refusal, Reply, ResultRecord, SagaResult, Start,
+};
 use uuid::Uuid;
 
 /// Longest wait for anything on a busy machine.
@@ -212,6 +214,7 @@ pub struct Seen {
     pub commands: BTreeMap<SagaId, VecDeque<Command>>,
     pub floors: Vec<(String, u32, Floor)>,
     pub results: BTreeMap<SagaId, Vec<SagaResult>>,
+    pub undoing: Vec<SagaId>,
     pub inbox: Vec<(u32, i64, InboxEvent)>,
 }
 
@@ -227,10 +230,10 @@ impl Watched {
                 let event = InboxEvent::decode(&record.payload);
                 seen.inbox.extend(event.ok().map(|event| (lane.0, record.timestamp_ms, event)));
             }
-            RESULTS => {
-                let result = SagaResult::decode(&record.payload).unwrap();
-                seen.results.entry(result.saga).or_default().push(result);
-            }
+            RESULTS => match ResultRecord::decode(&record.payload).unwrap() {
+                ResultRecord::Ended(result) => seen.results.entry(result.saga).or_default().push(result),
+                ResultRecord::Undoing(notice) => seen.undoing.push(notice.saga),
+            },
             _ => match CommandRecord::decode(&record.payload).unwrap() {
                 CommandRecord::Command(command) => {
                     seen.commands.entry(command.id.saga).or_default().push_back(command);

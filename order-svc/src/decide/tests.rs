@@ -73,7 +73,7 @@ fn an_order_has_at_most_a_thousand_lines() {
 fn the_lock_holds_until_the_saga_ends() {
     let mut order = order_with_line();
     assert_eq!(checkout(&mut order, saga(1), &ordinal()), Checkout::Started);
-    assert_eq!(order.status, Status::CheckingOut { saga: saga(1), lane: 7, sequence: 41 });
+    assert_eq!(order.status, Status::CheckingOut { saga: saga(1), lane: 7, sequence: 41, course: Course::Forward });
     assert_eq!(add_item(&mut order, line("b", 1, 1)), Err(EditRefusal::CheckingOut(saga(1))));
     assert_eq!(checkout(&mut order, saga(2), &ordinal()), Checkout::Joins(saga(1)));
     assert_eq!(about(&order, saga(1)), About::Running);
@@ -102,6 +102,22 @@ fn a_refused_order_is_open_again_and_its_next_checkout_is_a_new_saga() {
     assert_eq!(about(&order, saga(1)), About::Ended(verdict(&refused())), "the answer never flips");
     assert_eq!(about(&order, saga(2)), About::Running);
     assert_eq!(about(&order, saga(3)), About::Unknown);
+}
+
+#[test]
+fn an_undo_is_noted_by_the_order_that_waits_for_it_and_by_no_other() {
+    let mut order = order_with_line();
+    assert_eq!(note_undo(&mut order, saga(1)), Applied::NotCurrent);
+    checkout(&mut order, saga(1), &ordinal());
+    assert_eq!(note_undo(&mut order, saga(2)), Applied::NotCurrent);
+    assert_eq!(note_undo(&mut order, saga(1)), Applied::Yes);
+    assert_eq!(order.status, Status::CheckingOut { saga: saga(1), lane: 7, sequence: 41, course: Course::Undoing });
+    assert_eq!(checkout(&mut order, saga(3), &ordinal()), Checkout::Joins(saga(1)), "it stays locked");
+    apply_result(&mut order, &result(1, refused()));
+    assert_eq!(order.status, Status::Open);
+    checkout(&mut order, saga(2), &ordinal());
+    assert_eq!(note_undo(&mut order, saga(1)), Applied::NotCurrent, "late");
+    assert_eq!(order.status, Status::CheckingOut { saga: saga(2), lane: 7, sequence: 41, course: Course::Forward });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use saga_core::record::{SagaOutcome, SagaResult, UndoCause};
+use saga_core::record::{ResultRecord, SagaOutcome, SagaResult, UndoCause, UndoNotice};
 use wire::saga_result::{Cause, Outcome, Undone};
 
 use super::ids::{read_ordinal, read_refusal, read_saga, read_trace, write_trace, write_uuid};
@@ -11,26 +11,18 @@ use crate::{DecodeError, FORMAT, Wire, saga_v1 as wire};
 
 const RESULT: &str = "saga result";
 
-impl Wire for SagaResult {
+impl Wire for ResultRecord {
     fn encode(&self) -> Bytes {
-        let outcome = match &self.outcome {
-            SagaOutcome::Completed => Outcome::Completed(wire::Empty {}),
-            SagaOutcome::Undone { cause, step, refusal } => {
-                let cause = match cause {
-                    UndoCause::Refused => Cause::Refused,
-                    UndoCause::TimedOut => Cause::TimedOut,
-                    UndoCause::Invalid => Cause::Invalid,
-                    UndoCause::Operator => Cause::Operator,
-                };
-                Outcome::Undone(Undone { cause: cause.into(), step: step.clone(), refusal: Some(refusal.into()) })
-            }
+        let outcome = match self {
+            Self::Ended(result) => write_outcome(&result.outcome),
+            Self::Undoing(_) => Outcome::Undoing(wire::Empty {}),
         };
         wire::SagaResult {
             format: FORMAT,
-            saga: write_uuid(self.saga.0),
-            ordinal: Some((&self.ordinal).into()),
+            saga: write_uuid(self.saga().0),
+            ordinal: Some(self.ordinal().into()),
             outcome: Some(outcome),
-            trace: write_trace(&self.trace),
+            trace: write_trace(self.trace()),
         }
         .encode_to_vec()
         .into()
@@ -40,12 +32,29 @@ impl Wire for SagaResult {
         let result: wire::SagaResult = parse(RESULT, bytes)?;
         let saga = read_saga(RESULT, &result.saga)?;
         let ordinal = read_ordinal(RESULT, result.ordinal)?;
+        let trace = read_trace(result.trace);
         let outcome = match result.outcome {
             None => return Err(DecodeError::UnknownFormat { what: RESULT, number: 0 }),
+            Some(Outcome::Undoing(_)) => return Ok(Self::Undoing(UndoNotice { saga, ordinal, trace })),
             Some(Outcome::Completed(_)) => SagaOutcome::Completed,
             Some(Outcome::Undone(undone)) => read_undone(undone)?,
         };
-        Ok(Self { saga, ordinal, outcome, trace: read_trace(result.trace) })
+        Ok(Self::Ended(SagaResult { saga, ordinal, outcome, trace }))
+    }
+}
+
+fn write_outcome(outcome: &SagaOutcome) -> Outcome {
+    match outcome {
+        SagaOutcome::Completed => Outcome::Completed(wire::Empty {}),
+        SagaOutcome::Undone { cause, step, refusal } => {
+            let cause = match cause {
+                UndoCause::Refused => Cause::Refused,
+                UndoCause::TimedOut => Cause::TimedOut,
+                UndoCause::Invalid => Cause::Invalid,
+                UndoCause::Operator => Cause::Operator,
+            };
+            Outcome::Undone(Undone { cause: cause.into(), step: step.clone(), refusal: Some(refusal.into()) })
+        }
     }
 }
 

@@ -6,14 +6,21 @@ use super::{At, CODE_INVALID, Verdict};
 use crate::definition::Definition;
 use crate::effect::{Alarm, Effect, Ignored};
 use crate::lane::{LaneState, MAX_OPEN_SAGAS, MAX_PARKED, MAX_SEQUENCE, MAX_STARTERS, PARKED_DEADLINE_MS, Parked};
-use crate::record::{DeadlineKind, Refusal, SagaOutcome, SagaResult, Start, Timer, UndoCause};
+use crate::record::{
+    DeadlineKind, Refusal, ResultRecord, SagaOutcome, SagaResult, Start, Timer, UndoCause, results_topic,
+};
 use crate::saga::{Deadline, Phase, Saga, StepState};
 
 impl LaneState {
     pub(super) fn start(&mut self, start: &Start, at: At, effects: &mut Vec<Effect>) -> Verdict {
         self.check_ordinal(start, effects)?;
         let definition = self.definitions.active(&start.definition).cloned();
-        if start.ordinal.sequence > MAX_SEQUENCE {
+        let home = results_topic(&start.ordinal.starter.name);
+        if start.results_topic != home {
+            // A topic that nobody reads, or that is not there, would keep the lane from sending anything.
+            let reason = format!("its results topic is `{}`, not `{home}`", start.results_topic);
+            self.refuse(start, UndoCause::Invalid, invalid(&reason), effects);
+        } else if start.ordinal.sequence > MAX_SEQUENCE {
             self.refuse_at_limit(start, "the sequence is too high", effects);
         } else if !self.has_room_for(start) {
             self.refuse_at_limit(start, "too many starters", effects);
@@ -56,13 +63,14 @@ impl LaneState {
         }
         let step = None;
         effects.push(Effect::Result {
-            topic: start.results_topic.clone(),
-            result: SagaResult {
+            // Not what the start named: that may be the reason.
+            topic: results_topic(&start.ordinal.starter.name),
+            record: ResultRecord::Ended(SagaResult {
                 saga: start.saga,
                 ordinal: start.ordinal.clone(),
                 outcome: SagaOutcome::Undone { cause, step, refusal },
                 trace: start.trace.clone(),
-            },
+            }),
         });
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::At;
 use crate::definition::StepIndex;
 use crate::effect::{Alarm, Effect};
-use crate::record::{Refusal, Timer, UndoCause};
+use crate::record::{Refusal, ResultRecord, Timer, UndoCause, UndoNotice};
 use crate::saga::{ActionState, Attention, AttentionCause, Deadline, Phase, Saga, StepState, UndoState, Undoing};
 
 /// Failed or unanswered attempts after which a person should look at a command that nothing else can end.
@@ -94,7 +94,19 @@ impl<'a> Turn<'a> {
         for state in &mut saga.steps {
             state.stop_waiting();
         }
+        if cause != UndoCause::Refused {
+            self.notify_of_undo();
+        }
         self.issue_undos();
+    }
+
+    /// Tells the starter that the saga is being undone: at once, but after a refusal only when an undo has failed.
+    /// Until then the result is so near that a second record for each refused saga would cost more than it tells.
+    fn notify_of_undo(&mut self) {
+        let saga = &self.saga;
+        let notice = UndoNotice { saga: saga.id, ordinal: saga.ordinal.clone(), trace: saga.trace.clone() };
+        let topic = saga.results_topic.clone();
+        self.effects.push(Effect::Result { topic, record: ResultRecord::Undoing(notice) });
     }
 
     /// Issues the undo of every issued step that no issued and not yet undone step comes after.
@@ -137,8 +149,13 @@ impl<'a> Turn<'a> {
         let now_ms = self.at.time_ms;
         let Some(state) = self.step_mut(step) else { return };
         state.failures = state.failures.saturating_add(1);
+        let first = state.failures == 1;
         let often = state.failures >= ATTENTION_FAILURES;
         let long = now_ms.saturating_sub(state.issued_ms) >= ATTENTION_AFTER_MS;
+        let untold = matches!(&self.saga.phase, Phase::Undoing(undoing) if undoing.cause == UndoCause::Refused);
+        if first && untold {
+            self.notify_of_undo();
+        }
         if (often || long) && self.saga.attention.is_none() && self.saga.only_answer_helps(step) {
             self.need_attention(step, AttentionCause::Unanswered);
         }

@@ -133,7 +133,7 @@ fn changes_are_handed_out_once_and_frozen() {
     assert_eq!((second.changed.len(), second.definitions.is_some()), (1, false));
     rig.play("applied reserve -> (DuplicateReply)");
     assert_eq!(rig.state.changes_pending(), 0, "nothing changed");
-    rig.play("applied charge -> completed\nsaga 1\nstart checkout -> do reserve\noperator undo -> undo reserve\nundone reserve -> ended Operator - operator");
+    rig.play("applied charge -> completed\nsaga 1\nstart checkout -> do reserve\noperator undo -> tell undoing, undo reserve\nundone reserve -> ended Operator - operator");
     let third = rig.state.take_changes();
     assert_eq!(third.changed, []);
     assert_eq!(third.ended, [saga_id(0), saga_id(1)], "even one that was never stored");

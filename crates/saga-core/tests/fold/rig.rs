@@ -11,7 +11,8 @@ use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, Trace
 use saga_core::invariants;
 use saga_core::lane::LaneState;
 use saga_core::record::{
-    DeadlineKind, InboxEvent, InboxRecord, OperatorAct, Outcome, Refusal, Reply, SagaOutcome, Start, Timer,
+    DeadlineKind, InboxEvent, InboxRecord, OperatorAct, Outcome, Refusal, Reply, ResultRecord, SagaOutcome, SagaResult,
+    Start, Timer,
 };
 use uuid::Uuid;
 
@@ -218,11 +219,12 @@ fn describe(effect: &Effect) -> String {
             assert_eq!(command.input, Bytes::from(format!("in-{}", command.id.step)));
             format!("{verb} {}{firm}{uses}", command.id.step)
         }
-        Effect::Result { topic, result } => {
+        Effect::Result { topic, record } => {
             assert_eq!(topic, "order.results");
-            match &result.outcome {
-                SagaOutcome::Completed => "completed".to_owned(),
-                SagaOutcome::Undone { cause, step, refusal } => {
+            match record {
+                ResultRecord::Undoing(_) => "tell undoing".to_owned(),
+                ResultRecord::Ended(SagaResult { outcome: SagaOutcome::Completed, .. }) => "completed".to_owned(),
+                ResultRecord::Ended(SagaResult { outcome: SagaOutcome::Undone { cause, step, refusal }, .. }) => {
                     let step = step.as_deref().unwrap_or("-");
                     format!("ended {cause:?} {step} {}", refusal.code)
                 }

@@ -99,7 +99,7 @@ fn an_undo_waits_for_every_later_step() {
         "start diamond   -> do a, do b
          applied b       ->
          applied a       -> do c
-         operator undo   -> undo c
+         operator undo   -> tell undoing, undo c
          applied c       -> (LateReply)
          undone c        -> undo b, undo a
          undone a        ->
@@ -164,7 +164,7 @@ fn a_late_answer_is_remembered_so_that_a_contradicting_one_alarms() {
     Rig::run(
         CHECKOUT,
         "start checkout      -> do reserve
-         operator undo       -> undo reserve
+         operator undo       -> tell undoing, undo reserve
          applied reserve     -> (LateReply)
          refused reserve out -> alarm Contradiction (Contradiction)
          undone reserve      -> ended Operator - operator",
@@ -238,7 +238,7 @@ fn a_step_timeout_undoes_every_issued_step() {
          +999
          due         ->
          +1
-         due         -> undo b with a=
+         due         -> tell undoing, undo b with a=
          applied b   -> (LateReply)
          undone b    -> undo a
          undone a    -> ended TimedOut b timed-out",
@@ -270,7 +270,7 @@ fn the_saga_deadline_undoes() {
          +19998
          timer saga 1    -> (TimerEarly)
          +1
-         timer saga 1    -> undo charge
+         timer saga 1    -> tell undoing, undo charge
          timer saga 1    -> (TimerNotArmed)
          undone charge   -> undo reserve
          undone reserve  -> ended TimedOut - timed-out",
@@ -328,7 +328,7 @@ fn before_the_pivot_is_issued_an_operator_may_undo() {
     Rig::run(
         PIVOT,
         "start pivot   -> do book
-         operator undo -> undo book
+         operator undo -> tell undoing, undo book
          undone book   -> ended Operator - operator",
     );
 }
@@ -365,7 +365,7 @@ fn an_undo_never_gives_up_and_is_shown() {
     Rig::run(
         CHECKOUT,
         "start checkout      -> do reserve
-         operator undo       -> undo reserve
+         operator undo       -> tell undoing, undo reserve
          undo-failed reserve ->
          +100
          due                 -> undo reserve
@@ -391,12 +391,29 @@ fn an_undo_never_gives_up_and_is_shown() {
 }
 
 #[test]
+fn the_starter_hears_of_a_refused_sagas_undo_when_it_hangs() {
+    Rig::run(
+        CHECKOUT,
+        "start checkout      -> do reserve
+         applied reserve     -> do charge
+         refused charge poor -> undo charge
+         undone charge       -> undo reserve
+         +4000
+         due                 -> tell undoing, undo reserve
+         undo-failed reserve ->
+         +200
+         due                 -> undo reserve
+         undone reserve      -> ended Refused charge poor",
+    );
+}
+
+#[test]
 fn an_undo_that_takes_long_is_shown_and_the_flag_goes_with_the_answer() {
     Rig::run(
         CHAIN,
         "start chain   -> do a
          applied a     -> do b with a=
-         operator undo -> undo b with a=
+         operator undo -> tell undoing, undo b with a=
          +60000
          undo-failed b -> alarm NeedsAttention
          attention     -> Unanswered
@@ -541,6 +558,15 @@ fn every_sequence_ends_a_start_that_cannot_run_as_invalid() {
         assert_eq!(rig.tell(event), "(StartOfEnded)");
     }
     assert_eq!(rig.state.floors()[0].ended.below(), 3);
+}
+
+#[test]
+fn a_start_is_answered_on_its_starters_topic_and_on_no_other() {
+    let mut rig = Rig::run(CHECKOUT, "");
+    let mut stray = start(0, "checkout", &["reserve".to_owned(), "charge".to_owned()]);
+    stray.results_topic = "nowhere".to_owned();
+    assert_eq!(rig.tell(InboxEvent::Start(stray)), "ended Invalid - invalid");
+    assert_eq!(rig.state.floors()[0].ended.below(), 1);
 }
 
 #[test]

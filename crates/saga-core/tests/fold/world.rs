@@ -14,7 +14,8 @@ use saga_core::invariants;
 use saga_core::lane::LaneState;
 use saga_core::participant::{Admission, ParticipantLane, StepRecord, admit};
 use saga_core::record::{
-    Command, DeadlineKind, InboxEvent, InboxRecord, OperatorAct, Outcome, Reply, SagaOutcome, SagaResult, Start, Timer,
+    Command, DeadlineKind, InboxEvent, InboxRecord, OperatorAct, Outcome, Reply, ResultRecord, SagaOutcome, SagaResult,
+    Start, Timer,
 };
 use saga_core::saga::AttentionCause;
 
@@ -300,7 +301,10 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Command { command, .. } => self.under_way.push(Message::Command(command)),
-                Effect::Result { result, .. } => {
+                Effect::Result { record: ResultRecord::Undoing(notice), .. } => {
+                    assert!(!self.results.contains_key(&notice.saga), "told to be undoing after its end");
+                }
+                Effect::Result { record: ResultRecord::Ended(result), .. } => {
                     let other = self.results.insert(result.saga, result);
                     assert!(other.is_none(), "a saga ended twice: {other:?}");
                 }

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             scenario!(redis_of_orchestrator_is_killed),
             scenario!(kafka_is_killed),
             scenario!(items_cannot_be_added_while_stock_is_away),
+            scenario!(an_undo_that_hangs_is_shown_and_answered_as_undecided),
         ],
     )
 }
@@ -111,4 +112,37 @@ async fn items_cannot_be_added_while_stock_is_away(world: Arc<World>) -> anyhow:
         (answer.status == 200).then_some(())
     })
     .await
+}
+
+/// Stock is taken, payment refuses, and stock is away when it should give back: the client is told that nothing is
+/// decided, the order says that it is being undone, and when stock is back everything is as before.
+async fn an_undo_that_hangs_is_shown_and_answered_as_undecided(world: Arc<World>) -> anyhow::Result<()> {
+    let shop = &world.shop;
+    world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
+    let item = shop.create_item(5, 10).await?;
+    let user = shop.create_user(3).await?;
+    let order = shop.create_order(&user, &[(&item, 2)]).await?;
+    let status = async || shop.find_order(&order).await.ok().map(|order| order.status);
+    world.stack.lock().await.pause("payment-svc-1")?;
+    let take_stock_away = async {
+        until("the stock is reserved", SETTLE, async || (shop.find_item(&item).await.ok()?.stock == 8).then_some(()))
+            .await?;
+        ensure!(status().await.as_deref() == Some("checking_out"));
+        let mut stack = world.stack.lock().await;
+        stack.kill("stock-svc-1")?;
+        stack.resume("payment-svc-1")?;
+        until("the order is being undone", SETTLE, async || (status().await? == "undoing").then_some(())).await
+    };
+    let (answer, taken_away) = tokio::join!(shop.checkout(&order), take_stock_away);
+    let answer = answer?;
+    taken_away?;
+    ensure!(answer.status == 504, "{}: {}", answer.status, answer.text());
+    ensure!(status().await.as_deref() == Some("undoing"));
+    world.stack.lock().await.restart("stock-svc-1")?;
+    until("the order is open again", SETTLE, async || (status().await? == "open").then_some(())).await?;
+    ensure!(shop.find_item(&item).await?.stock == 10);
+    ensure!(shop.find_user(&user).await?.credit == 3);
+    let attempts = shop.find_order(&order).await?.attempts;
+    ensure!(attempts.len() == 1 && attempts[0]["outcome"] == "refused", "{attempts:?}");
+    Ok(())
 }

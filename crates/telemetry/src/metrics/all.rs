@@ -30,6 +30,7 @@ static ALL: &[&dyn Describe] = &[
     &super::STARTER_STAGE_SECONDS,
     &super::STARTER_REQUESTS,
     &super::STARTER_RESULTS,
+    &super::STARTER_UNDO_NOTICES,
     &super::STARTER_IGNORED,
     &super::STARTER_RESENT,
     &super::STARTER_FENCED,
