@@ -172,7 +172,6 @@ fn show(order_id: &str, order: &Order) -> Value {
     shown
 }
 
-/// `undoing` is not among them: the order is not told when its saga turns round.
 fn status_word(status: Status) -> &'static str {
     match status {
         Status::Open => "open",
