@@ -10,13 +10,15 @@ const RANKS: &[(u8, &[&str])] = &[
     (3, &["event-stream", "redis-txn"]),
     (4, &["participant", "starter"]),
     (5, &["orchestrator", "order-svc", "stock-svc", "payment-svc", "gateway"]),
-    (6, &["sim", "stack", "bench", "xtask"]),
+    (6, &["sim", "stack", "bench", "chaos", "xtask"]),
 ];
 
 /// Siblings of one rank that may depend on each other all the same, and why.
 const SIBLINGS: &[(&str, &str, Kind)] = &[
     // The load generator starts the system that it measures.
     ("bench", "stack", Kind::Normal),
+    // The fault campaign starts the system that it strikes.
+    ("chaos", "stack", Kind::Normal),
     // The contract tests of lanes keep their positions where services keep them.
     ("event-stream", "redis-txn", Kind::Dev),
 ];

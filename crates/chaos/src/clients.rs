@@ -1,0 +1,131 @@
+//! The load: clients that check fresh orders out, ask again where they were told nothing, and write down every answer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use stack::Shop;
+
+use crate::audit::Told;
+
+/// Items, users and the price of an item, as `batch_init` makes them.
+pub const ITEMS: u64 = 200;
+/// See [`ITEMS`].
+pub const USERS: u64 = 1_000;
+/// See [`ITEMS`].
+pub const PRICE: u64 = 2;
+/// Pieces of an item and credit of a user at first: more than a campaign takes.
+const PLENTY: u64 = 1_000_000;
+/// Every so many items is scarce, every so many users is poor: their checkouts are refused, sooner or later.
+const SCARCE_OF: u64 = 16;
+/// See [`SCARCE_OF`].
+const POOR_OF: u64 = 10;
+/// Pieces of a scarce item.
+const SCARCE_PIECES: u64 = 40;
+/// Credit of a poor user: less than one order costs.
+const POOR_CREDIT: u64 = 3;
+/// How often a client asks again for an order about which it was told nothing.
+const TRIES: u32 = 4;
+/// Pause before it asks again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Every so many checkouts is asked for twice at once.
+const DOUBLE_OF: u64 = 10;
+
+/// Items, users and `orders` orders, some of which cannot be paid.
+pub async fn set_up(shop: &Shop, orders: u64) -> anyhow::Result<()> {
+    let mut paths = vec![
+        format!("/stock/batch_init/{ITEMS}/{PLENTY}/{PRICE}"),
+        format!("/payment/batch_init/{USERS}/{PLENTY}"),
+        format!("/orders/batch_init/{orders}/{ITEMS}/{USERS}/{PRICE}"),
+    ];
+    let taken = (PLENTY - SCARCE_PIECES, PLENTY - POOR_CREDIT);
+    paths.extend(
+        (0..ITEMS).step_by(usize::try_from(SCARCE_OF)?).map(|item| format!("/stock/subtract/{item}/{}", taken.0)),
+    );
+    paths.extend((0..USERS).step_by(usize::try_from(POOR_OF)?).map(|user| format!("/payment/pay/{user}/{}", taken.1)));
+    for path in paths {
+        let answer = shop.post(&path).await?;
+        ensure!(answer.is_success(), "POST {path}: {} {}", answer.status, answer.text());
+    }
+    Ok(())
+}
+
+/// What all clients share.
+pub struct Crowd {
+    shop: Shop,
+    began: Instant,
+    next_order: AtomicU64,
+    orders: u64,
+    stop: AtomicBool,
+    history: Mutex<Vec<Told>>,
+}
+
+impl Crowd {
+    /// Clients of the shop for orders `0 … orders-1`.
+    pub fn new(shop: Shop, orders: u64, began: Instant) -> Arc<Self> {
+        let (next_order, stop, history) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { shop, began, next_order, orders, stop, history })
+    }
+
+    /// Runs until [`stop`](Self::stop), or until the orders are used up.
+    pub async fn run(self: &Arc<Self>, clients: usize) -> anyhow::Result<()> {
+        let clients: Vec<_> = (0..clients).map(|_| tokio::spawn(Arc::clone(self).one())).collect();
+        for client in clients {
+            client.await.context("a client")?;
+        }
+        Ok(())
+    }
+
+    /// Every client ends with the order that it has in hand.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Orders that may have been checked out: numbers below this.
+    pub fn taken(&self) -> u64 {
+        self.next_order.load(Ordering::Relaxed).min(self.orders)
+    }
+
+    /// What was told so far.
+    pub fn history(&self) -> Vec<Told> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn one(self: Arc<Self>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let order = self.next_order.fetch_add(1, Ordering::Relaxed);
+            if order >= self.orders {
+                return;
+            }
+            if order.is_multiple_of(DOUBLE_OF) {
+                tokio::join!(self.insist(order), self.insist(order));
+            } else {
+                self.insist(order).await;
+            }
+        }
+    }
+
+    /// Asks until it is told something that holds, a few times.
+    async fn insist(&self, order: u64) {
+        for _ in 0..TRIES {
+            let status = self.checkout(order).await;
+            if matches!(status, Some(200 | 400..=428 | 430..=499)) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn checkout(&self, order: u64) -> Option<u16> {
+        let sent_ms = self.now_ms();
+        let status = self.shop.checkout(&order.to_string()).await.ok().map(|answer| answer.status);
+        let told = Told { order, sent_ms, done_ms: self.now_ms(), status };
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+        status
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,18 @@
+//! Shows that nothing is lost and nothing happens twice: faults by a seeded plan under load, then an audit.
+//!
+//! The auditor shares no code with the services: it reads the stores and the results with readers of its own, from the
+//! published formats in `proto/`, and judges them by the clients' history. (Kafka's client library and the program that
+//! starts the stack are shared; neither knows what a saga is.)
+//!
+//! Deliberately not in it: faults that this machine cannot make for one process alone (a full disk, a clock that
+//! jumps), and Byzantine services.
+
+pub mod audit;
+pub mod campaign;
+pub mod clients;
+pub mod collect;
+pub mod plan;
+pub mod report;
+mod resp;
+mod strike;
+mod wire;
