@@ -1,6 +1,6 @@
 //! What clients are told: 2xx is committed, 4xx will never commit, undecided says so.
 
-use redis_txn::CommitError;
+use rest_kit::{Answer, problems};
 use saga_core::ids::SagaId;
 use saga_core::record::UndoCause;
 use service_kit::params::not_found;
@@ -22,9 +22,9 @@ pub fn no_order(order_id: &str) -> Problem {
 }
 
 /// The saga has ended.
-pub fn ended(saga: SagaId, verdict: &Verdict) -> Result<&'static str, Problem> {
+pub fn ended(saga: SagaId, verdict: &Verdict) -> Result<Answer, Problem> {
     match verdict {
-        Verdict::Paid => Ok(PAID),
+        Verdict::Paid => Ok(Answer::text(PAID)),
         Verdict::Undone { cause, code, reason } => Err(of_saga(saga, refused(*cause, code, reason))),
     }
 }
@@ -66,10 +66,7 @@ pub fn undecided(order_id: &str, saga: Option<SagaId>) -> Problem {
 
 /// The request was not taken.
 pub fn shed(shed: Shed) -> Problem {
-    busy(format!("{shed}; nothing was changed, try again"))
-}
-
-fn busy(detail: impl Into<String>) -> Problem {
+    let detail = format!("{shed}; nothing was changed, try again");
     Problem::new(429, "busy", detail).with_retry_after_s(RETRY_AFTER_S)
 }
 
@@ -79,32 +76,9 @@ pub fn not_started(error: &StartError) -> Problem {
         StartError::NoLane => {
             Problem::new(503, "not-ready", format!("{error}; nothing was changed")).with_retry_after_s(RETRY_AFTER_S)
         }
-        StartError::Commit(error) => not_committed(error),
-        StartError::Corrupt(why) => unreadable(why),
+        StartError::Commit(error) => problems::not_committed(error),
+        StartError::Corrupt(why) => problems::unreadable(why),
     }
-}
-
-/// A write to the store has no outcome.
-pub fn not_committed(error: &CommitError) -> Problem {
-    match error {
-        CommitError::OutcomeUnknown => {
-            Problem::new(503, "outcome-unknown", "the store went away in the middle: it may or may not have happened")
-        }
-        CommitError::Full | CommitError::Conflict { .. } => busy(format!("{error}; nothing was changed, try again")),
-        CommitError::Unavailable(_) | CommitError::Closed => {
-            Problem::new(503, "store-unavailable", format!("{error}; nothing was changed"))
-        }
-        CommitError::Panicked(_) | CommitError::WrongType(_) => {
-            tracing::error!(%error, "transaction failed");
-            Problem::new(500, "internal", "the request failed, nothing was changed")
-        }
-    }
-}
-
-/// A stored value cannot be read.
-pub fn unreadable(why: &str) -> Problem {
-    tracing::error!(why, "stored value cannot be read");
-    Problem::new(500, "internal", "what is stored cannot be read, nothing was changed")
 }
 
 /// The order cannot be edited.
@@ -158,7 +132,7 @@ mod tests {
     fn what_is_undecided_is_never_a_4xx() {
         assert_eq!(undecided("7", None).status, 504);
         assert_eq!(undecided("7", None).location.as_deref(), Some("/orders/find/7"));
-        assert_eq!(not_committed(&CommitError::OutcomeUnknown).status, 503);
+        assert_eq!(not_started(&StartError::Commit(redis_txn::CommitError::OutcomeUnknown)).status, 503);
         assert_eq!(not_started(&StartError::NoLane).status, 503);
         assert_eq!(shed(Shed::Queue).retry_after_s, Some(1));
     }

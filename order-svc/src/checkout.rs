@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rest_kit::{Answer, problems};
 use saga_core::ids::{SagaId, TraceContext};
 use service_kit::problem::Problem;
 use starter::{Heard, Starter, Waiter};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use crate::answer;
 use crate::decide::verdict;
 use crate::poll::{Poller, Told};
-use crate::starting::{Answer, Checkouts};
+use crate::starting::{CheckoutRequest, Checkouts, Decided};
 
 /// What a request to check out needs.
 #[derive(Clone)]
@@ -25,23 +26,25 @@ pub struct Checkout {
 }
 
 impl Checkout {
-    /// The answer for one order; `Ok` is the text of a 200.
-    pub async fn run(&self, order_id: String, trace: TraceContext) -> Result<&'static str, Problem> {
+    /// The answer for one order; `Ok` is a 200, or what was recorded for the request's key.
+    pub async fn run(&self, request: CheckoutRequest, trace: TraceContext) -> Result<Answer, Problem> {
         let offered = SagaId(Uuid::now_v7());
-        let mut waiter = self.starter.start(offered, order_id.clone(), trace).map_err(answer::shed)?;
+        let order_id = request.order_id.clone();
+        let mut waiter = self.starter.start(offered, request, trace).map_err(answer::shed)?;
         match timeout(self.wait, self.decided(&order_id, &mut waiter)).await {
             Ok(decided) => decided,
             Err(_elapsed) => Err(answer::undecided(&order_id, waiter.at_work())),
         }
     }
 
-    async fn decided(&self, order_id: &str, waiter: &mut Waiter<Answer>) -> Result<&'static str, Problem> {
+    async fn decided(&self, order_id: &str, waiter: &mut Waiter<Decided>) -> Result<Answer, Problem> {
         loop {
             match waiter.heard().await {
                 Heard::Ended(result) => return answer::ended(result.saga, &verdict(&result.outcome)),
-                Heard::Answered(Answer::Paid(_)) => return Ok(answer::PAID),
-                Heard::Answered(Answer::NoOrder) => return Err(answer::no_order(order_id)),
-                Heard::Answered(Answer::Unreadable(why)) => return Err(answer::unreadable(&why)),
+                Heard::Answered(Decided::Paid(_)) => return Ok(Answer::text(answer::PAID)),
+                Heard::Answered(Decided::Recorded(answer)) => return Ok(answer),
+                Heard::Answered(Decided::NoOrder) => return Err(answer::no_order(order_id)),
+                Heard::Answered(Decided::Unreadable(why)) => return Err(problems::unreadable(&why)),
                 Heard::Failed(error) => return Err(answer::not_started(&error)),
                 Heard::Joins(saga) if waiter.join(saga) => continue,
                 Heard::Joins(_) | Heard::Elsewhere => {}

@@ -25,6 +25,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec};
 use redis_txn::{CheckError, Store};
+use rest_kit::idempotency::IdempotencyKeys;
 use service_kit::process::{BadConfiguration, delayed};
 use service_kit::upstream::{UpstreamClient, Upstreams};
 use service_kit::{admin, http};
@@ -137,8 +138,9 @@ async fn serve(
     tracing::info!(rest = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
 
     let wants_requests = parts.clone();
+    let keys = IdempotencyKeys::start(shop.store.clone(), shutdown.clone());
     let router =
-        rest::router(Arc::new(shop)).merge(admin::internal_ready(Arc::new(move || wants_requests.look().ready)));
+        rest::router(Arc::new(shop), keys).merge(admin::internal_ready(Arc::new(move || wants_requests.look().ready)));
     let limits = http::Limits {
         // Everybody who may wait, and as many who come and go.
         max_connections: settings.max_waiters.saturating_mul(2),

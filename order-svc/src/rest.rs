@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use redis_txn::{Queue, Store};
+use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
+use rest_kit::{Answer, problems};
 use saga_core::ids::{SagaId, TraceContext};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -27,6 +29,7 @@ use crate::checkout::Checkout;
 use crate::edit::{AddItem, Create, Edited};
 use crate::order::{Attempt, Course, Line, Order, Status, Verdict};
 use crate::settings::BatchInit;
+use crate::starting::CheckoutRequest;
 use crate::stock_client::StockClient;
 use crate::store::{decode, order_key};
 
@@ -51,7 +54,7 @@ const CHECKOUT: &str = "/orders/checkout/{order_id}";
 const BATCH_INIT: &str = "/orders/batch_init/{n}/{n_items}/{n_users}/{item_price}";
 
 /// The routes of API.md that belong to orders.
-pub fn router(shop: Arc<Shop>) -> Router {
+pub fn router(shop: Arc<Shop>, keys: IdempotencyKeys) -> Router {
     let span = |route: &'static str| from_fn(move |request, next| traced(route, request, next));
     Router::new()
         .route(CREATE, post(create).layer(span(CREATE)))
@@ -59,6 +62,7 @@ pub fn router(shop: Arc<Shop>) -> Router {
         .route(ADD_ITEM, post(add_item).layer(span(ADD_ITEM)))
         .route(CHECKOUT, post(checkout).layer(span(CHECKOUT)))
         .route(BATCH_INIT, post(batch_init).layer(span(BATCH_INIT)))
+        .layer(from_fn_with_state(keys, IdempotencyKeys::layer))
         .with_state(shop)
 }
 
@@ -75,6 +79,9 @@ async fn traced(route: &'static str, request: Request, next: Next) -> Response {
 
 type Handled<T> = Result<T, Problem>;
 
+/// The request's Idempotency-Key, if it has one.
+type Key = Option<Extension<RequestKey>>;
+
 /// Path parameters as text; bytes that are no text cannot name anything.
 struct Params<T>(T);
 
@@ -89,37 +96,44 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
     }
 }
 
-async fn create(State(shop): State<Arc<Shop>>, Params(user_id): Params<String>) -> Handled<Json<Value>> {
+async fn create(State(shop): State<Arc<Shop>>, Params(user_id): Params<String>, key: Key) -> Handled<Answer> {
     let user_id = id("user", &user_id)?;
     let order_id = Uuid::now_v7().to_string();
-    let create = Create { order_id: order_id.clone(), user_id };
-    shop.requests.run(create).await.map_err(|error| answer::not_committed(&error))?;
-    Ok(Json(json!({ "order_id": order_id })))
+    let created = Answer::json(&json!({ "order_id": order_id }));
+    let create = Keyed::new(Create { order_id, user_id }, key.map(|Extension(key)| key), move |()| created.clone());
+    shop.requests.run(create).await.map_err(|error| problems::not_committed(&error))
 }
 
 async fn find(State(shop): State<Arc<Shop>>, Params(order_id): Params<String>) -> Handled<Json<Value>> {
     let order_id = id("order", &order_id)?;
-    let values = shop.store.read(&[order_key(&order_id)]).await.map_err(|error| answer::not_committed(&error))?;
+    let values = shop.store.read(&[order_key(&order_id)]).await.map_err(|error| problems::not_committed(&error))?;
     let bytes = values.into_iter().next().flatten().ok_or_else(|| answer::no_order(&order_id))?;
-    let order = decode(&bytes).map_err(|error| answer::unreadable(&error.to_string()))?;
+    let order = decode(&bytes).map_err(|error| problems::unreadable(&error.to_string()))?;
     Ok(Json(show(&order_id, &order)))
 }
 
 async fn add_item(
     State(shop): State<Arc<Shop>>,
     Params((order_id, item_id, quantity)): Params<(String, String, String)>,
-) -> Handled<String> {
+    key: Key,
+) -> Handled<Answer> {
     let order_id = id("order", &order_id)?;
     let item_id = id("item", &item_id)?;
     let quantity = whole_number("quantity", &quantity, 1, MAX_AMOUNT)?;
     let price = shop.stock.price(&item_id).await?;
-    let line = Line { item_id, quantity, price };
-    let edited = shop.requests.run(AddItem { order_id: order_id.clone(), line }).await;
-    match edited.map_err(|error| answer::not_committed(&error))? {
-        Edited::Done => Ok(format!("added to order {order_id} at a price of {price} each\n")),
-        Edited::NoOrder => Err(answer::no_order(&order_id)),
-        Edited::Refused(refusal) => Err(answer::edit_refused(refusal)),
-        Edited::Unreadable(why) => Err(answer::unreadable(&why)),
+    let add = AddItem { order_id: order_id.clone(), line: Line { item_id, quantity, price } };
+    let answer = move |edited: &_| said(&order_id, price, edited).unwrap_or_else(|problem| Answer::from(&problem));
+    let add = Keyed::new(add, key.map(|Extension(key)| key), answer);
+    shop.requests.run(add).await.map_err(|error| problems::not_committed(&error))
+}
+
+/// What is said of an edit.
+fn said(order_id: &str, price: u64, edited: &Edited) -> Handled<Answer> {
+    match edited {
+        Edited::Done => Ok(Answer::text(format!("added to order {order_id} at a price of {price} each\n"))),
+        Edited::NoOrder => Err(answer::no_order(order_id)),
+        Edited::Refused(refusal) => Err(answer::edit_refused(*refusal)),
+        Edited::Unreadable(why) => Err(problems::unreadable(why)),
     }
 }
 
@@ -127,22 +141,26 @@ async fn checkout(
     State(shop): State<Arc<Shop>>,
     Params(order_id): Params<String>,
     headers: HeaderMap,
-) -> Handled<&'static str> {
-    let order_id = id("order", &order_id)?;
-    shop.checkout.run(order_id, trace_of(&headers)).await
+    key: Key,
+) -> Handled<Answer> {
+    let request = CheckoutRequest { order_id: id("order", &order_id)?, key: key.map(|Extension(key)| key) };
+    shop.checkout.run(request, trace_of(&headers)).await
 }
 
 async fn batch_init(
     State(shop): State<Arc<Shop>>,
     Params((n, n_items, n_users, item_price)): Params<(String, String, String, String)>,
-) -> Handled<Json<Value>> {
+    key: Key,
+) -> Handled<Answer> {
     if shop.batch_init == BatchInit::Off {
-        return Err(Problem::new(403, "batch-init-off", "batch_init is switched off (BATCH_INIT=on switches it on)"));
+        return Err(problems::batch_init_off());
     }
     let batch = Batch::new(&n, &n_items, &n_users, &item_price)?;
     let rows = batch.rows(SmallRng::from_os_rng());
-    let written = shop.store.bulk_set(rows).await.map_err(|error| answer::not_committed(&error))?;
-    Ok(Json(json!({ "msg": format!("{written} orders written") })))
+    let written = shop.store.bulk_set(rows).await.map_err(|error| problems::not_written(&error))?;
+    let answer = Answer::json(&json!({ "msg": format!("{written} orders written") }));
+    let record = Keyed::new(NoEffect, key.map(|Extension(key)| key), move |()| answer.clone());
+    shop.requests.run(record).await.map_err(|error| problems::not_written(&error))
 }
 
 /// The context of the request's span; when that is not recorded, what the caller sent.

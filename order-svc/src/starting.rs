@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use proto::Wire;
 use proto::shop::{ChargeInput, ReserveInput, ReserveLine};
 use redis_txn::{Unread, View};
+use rest_kit::Answer;
+use rest_kit::idempotency::{self, Record, Recorded, RequestKey, recorded};
 use saga_core::ids::{Ordinal, SagaId};
 use saga_core::record::{SagaResult, UndoNotice};
 use starter::{Application, Business, Decision, Plan};
 
+use crate::answer;
 use crate::decide::{self, Applied, Checkout, merged_lines};
 use crate::order::Order;
 use crate::store::{decode, encode, order_key};
@@ -25,9 +28,20 @@ pub struct Checkouts {
     pub definition: String,
 }
 
+/// A request to check out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckoutRequest {
+    /// Which order.
+    pub order_id: String,
+    /// The request's Idempotency-Key, if it has one.
+    pub key: Option<RequestKey>,
+}
+
 /// What a checkout is told that needs no saga.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Decided {
+    /// The request has come before, or its key cannot be used.
+    Recorded(Answer),
     /// The order is paid; by this saga, unless it needed none.
     Paid(Option<SagaId>),
     /// There is no such order.
@@ -37,12 +51,11 @@ pub enum Answer {
 }
 
 impl Business for Checkouts {
-    /// The order's id.
-    type Request = String;
-    type Answer = Answer;
+    type Request = CheckoutRequest;
+    type Answer = Decided;
 
-    fn subject<'a>(&self, order_id: &'a String) -> &'a str {
-        order_id
+    fn subject<'a>(&self, request: &'a CheckoutRequest) -> &'a str {
+        &request.order_id
     }
 
     fn keys(&self, order_id: &str, keys: &mut Vec<String>) {
@@ -52,28 +65,32 @@ impl Business for Checkouts {
     fn decide(
         &self,
         view: &mut View<'_>,
-        order_id: &String,
+        request: &CheckoutRequest,
         saga: SagaId,
         ordinal: &Ordinal,
-    ) -> Result<Decision<Answer>, Unread> {
-        let key = order_key(order_id);
-        let Some(bytes) = view.get(&key)? else { return Ok(Decision::Answer(Answer::NoOrder)) };
-        let mut order = match decode(&bytes) {
-            Ok(order) => order,
-            Err(error) => return Ok(Decision::Answer(Answer::Unreadable(error.to_string()))),
+    ) -> Result<Decision<Decided>, Unread> {
+        let Some(key) = &request.key else { return self.decide_order(view, &request.order_id, saga, ordinal) };
+        match recorded(view, key)? {
+            idempotency::Outcome::New => {}
+            idempotency::Outcome::Recorded(Recorded::Saga(before)) => return Ok(Decision::Join(before)),
+            idempotency::Outcome::Recorded(Recorded::Answer(answer)) | idempotency::Outcome::Unusable(answer) => {
+                return Ok(Decision::Answer(Decided::Recorded(answer)));
+            }
+        }
+        let decision = self.decide_order(view, &request.order_id, saga, ordinal)?;
+        let decided = match &decision {
+            Decision::Start(_) => Some(Recorded::Saga(saga)),
+            Decision::Join(other) | Decision::Answer(Decided::Paid(Some(other))) => Some(Recorded::Saga(*other)),
+            Decision::Answer(Decided::Paid(None)) => Some(Recorded::Answer(Answer::text(answer::PAID))),
+            Decision::Answer(Decided::NoOrder) => {
+                Some(Recorded::Answer(Answer::from(&answer::no_order(&request.order_id))))
+            }
+            Decision::Answer(Decided::Recorded(_) | Decided::Unreadable(_)) => None,
         };
-        Ok(match decide::checkout(&mut order, saga, ordinal) {
-            Checkout::Joins(other) => Decision::Join(other),
-            Checkout::WasPaid(by) => Decision::Answer(Answer::Paid(by)),
-            Checkout::PaidForNothing => {
-                view.set(key, encode(&order));
-                Decision::Answer(Answer::Paid(None))
-            }
-            Checkout::Started => {
-                view.set(key, encode(&order));
-                Decision::Start(self.plan(&order))
-            }
-        })
+        if let Some(decided) = decided {
+            Record::new(key, decided).write(view, key);
+        }
+        Ok(decision)
     }
 
     fn apply(&self, view: &mut View<'_>, order_id: &str, result: &SagaResult) -> Result<Application, Unread> {
@@ -107,6 +124,33 @@ fn change(
 }
 
 impl Checkouts {
+    fn decide_order(
+        &self,
+        view: &mut View<'_>,
+        order_id: &str,
+        saga: SagaId,
+        ordinal: &Ordinal,
+    ) -> Result<Decision<Decided>, Unread> {
+        let key = order_key(order_id);
+        let Some(bytes) = view.get(&key)? else { return Ok(Decision::Answer(Decided::NoOrder)) };
+        let mut order = match decode(&bytes) {
+            Ok(order) => order,
+            Err(error) => return Ok(Decision::Answer(Decided::Unreadable(error.to_string()))),
+        };
+        Ok(match decide::checkout(&mut order, saga, ordinal) {
+            Checkout::Joins(other) => Decision::Join(other),
+            Checkout::WasPaid(by) => Decision::Answer(Decided::Paid(by)),
+            Checkout::PaidForNothing => {
+                view.set(key, encode(&order));
+                Decision::Answer(Decided::Paid(None))
+            }
+            Checkout::Started => {
+                view.set(key, encode(&order));
+                Decision::Start(self.plan(&order))
+            }
+        })
+    }
+
     fn plan(&self, order: &Order) -> Plan {
         let lines = merged_lines(order).into_iter();
         let lines = lines.map(|(item_id, quantity)| ReserveLine { item_id: item_id.to_owned(), quantity }).collect();

@@ -20,5 +20,12 @@ pub const NAMES: Names = Names { service: "payment-svc", participant: "payment" 
 /// Runs the service until `shutdown` is cancelled and it has drained.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let batch_init = settings.participant.batch_init;
-    host::run(NAMES, &settings.participant, Payment, |store| rest::router(store, batch_init), shutdown).await
+    host::run(
+        NAMES,
+        &settings.participant,
+        Payment,
+        |store, shutdown| rest::router(store, shutdown, batch_init),
+        shutdown,
+    )
+    .await
 }

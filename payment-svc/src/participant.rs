@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use participant::{Business, Decision, Fault, UndoOutcome, Values, read};
-use proto::shop::{self, ChargeInput};
+use proto::shop::ChargeInput;
 use proto::{DecodeError, Wire};
 use saga_core::record::{Command, Refusal};
 
 use crate::decide::{User, charge, give_back};
-use crate::store::{encode, user_key};
+use crate::store::user_key;
 
 /// The operation of the step.
 const CHARGE: &str = "charge";
@@ -36,9 +36,9 @@ impl Business for Payment {
             Err(cause @ DecodeError::UnknownFormat { .. }) => return Ok(Decision::Fail { reason: cause.to_string() }),
         };
         let key = user_key(&input.user_id);
-        let user = read::<shop::User>(values, &key)?.map(User::from);
+        let user = read::<User>(values, &key)?;
         match charge(&input.user_id, user, input.amount) {
-            Ok(left) => values.set(key, encode(left)),
+            Ok(left) => values.set(key, left.encode()),
             Err(refusal) => return Ok(Decision::Refuse(refusal)),
         }
         Ok(Decision::Apply { output: Bytes::new(), undo: input.encode() })
@@ -47,11 +47,11 @@ impl Business for Payment {
     fn undo(&self, _command: &Command, done: &Bytes, values: &mut dyn Values) -> Result<UndoOutcome, Fault> {
         let taken = ChargeInput::decode(done).map_err(|cause| Fault::Corrupt(format!("what was charged: {cause}")))?;
         let key = user_key(&taken.user_id);
-        let Some(user) = read::<shop::User>(values, &key)? else {
+        let Some(user) = read::<User>(values, &key)? else {
             return Ok(UndoOutcome::ObjectGone { object: format!("user {}", taken.user_id) });
         };
-        match give_back(user.into(), taken.amount) {
-            Some(user) => values.set(key, encode(user)),
+        match give_back(user, taken.amount) {
+            Some(user) => values.set(key, user.encode()),
             None => return Ok(UndoOutcome::Fail { reason: format!("user {} has too much credit", taken.user_id) }),
         }
         Ok(UndoOutcome::Reversed)

@@ -10,18 +10,13 @@ pub fn user_key(user_id: &str) -> String {
     format!("user:{user_id}")
 }
 
-/// The user's bytes.
-pub fn encode(user: User) -> Bytes {
-    shop::User::new(user.credit).encode()
-}
+impl Wire for User {
+    fn encode(&self) -> Bytes {
+        shop::User::new(self.credit).encode()
+    }
 
-/// Reads a user's bytes.
-pub fn decode(bytes: &[u8]) -> Result<User, DecodeError> {
-    shop::User::decode(bytes).map(User::from)
-}
-
-impl From<shop::User> for User {
-    fn from(stored: shop::User) -> Self {
-        Self { credit: stored.credit }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let shop::User { credit, .. } = Wire::decode(bytes)?;
+        Ok(Self { credit })
     }
 }

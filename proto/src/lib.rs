@@ -5,6 +5,7 @@
 pub mod checkpoint;
 mod convert;
 mod error;
+pub mod idempotency;
 pub mod quarantine;
 pub mod shop;
 
@@ -24,7 +25,7 @@ pub trait Wire: Sized {
 }
 
 /// The generated types of the saga protocol.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, unreachable_pub)]
 pub(crate) mod saga_v1 {
     include!(concat!(env!("OUT_DIR"), "/saga.v1.rs"));
 }

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use participant::{Business, Decision, Fault, UndoOutcome, Values, read};
-use proto::shop::{self, ReserveInput, ReserveLine};
+use proto::shop::{ReserveInput, ReserveLine};
 use proto::{DecodeError, Wire};
 use saga_core::record::{Command, Refusal};
 
 use crate::decide::{Item, add_up, put_back, reserve};
-use crate::store::{encode, item_key};
+use crate::store::item_key;
 
 /// The operation of the step.
 const RESERVE: &str = "reserve";
@@ -38,9 +38,9 @@ impl Business for Stock {
         let mut taken = Vec::with_capacity(wanted.len());
         for (item_id, quantity) in wanted {
             let key = item_key(item_id);
-            let item = read::<shop::Item>(values, &key)?.map(Item::from);
+            let item = read::<Item>(values, &key)?;
             match reserve(item_id, item, quantity) {
-                Ok(left) => values.set(key, encode(left)),
+                Ok(left) => values.set(key, left.encode()),
                 Err(refusal) => return Ok(Decision::Refuse(refusal)),
             }
             taken.push(ReserveLine { item_id: item_id.to_owned(), quantity: quantity.unwrap_or_default() });
@@ -54,12 +54,12 @@ impl Business for Stock {
         let mut gone = Vec::new();
         for line in taken.lines {
             let key = item_key(&line.item_id);
-            let Some(item) = read::<shop::Item>(values, &key)? else {
+            let Some(item) = read::<Item>(values, &key)? else {
                 gone.push(line.item_id);
                 continue;
             };
-            match put_back(item.into(), line.quantity) {
-                Some(item) => values.set(key, encode(item)),
+            match put_back(item, line.quantity) {
+                Some(item) => values.set(key, item.encode()),
                 None => return Ok(UndoOutcome::Fail { reason: format!("item {} is too full", line.item_id) }),
             }
         }

@@ -10,18 +10,13 @@ pub fn item_key(item_id: &str) -> String {
     format!("item:{item_id}")
 }
 
-/// The item's bytes.
-pub fn encode(item: Item) -> Bytes {
-    shop::Item::new(item.stock, item.price).encode()
-}
+impl Wire for Item {
+    fn encode(&self) -> Bytes {
+        shop::Item::new(self.stock, self.price).encode()
+    }
 
-/// Reads an item's bytes.
-pub fn decode(bytes: &[u8]) -> Result<Item, DecodeError> {
-    shop::Item::decode(bytes).map(Item::from)
-}
-
-impl From<shop::Item> for Item {
-    fn from(stored: shop::Item) -> Self {
-        Self { stock: stored.stock, price: stored.price }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let shop::Item { stock, price, .. } = Wire::decode(bytes)?;
+        Ok(Self { stock, price })
     }
 }

@@ -8,7 +8,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (1, &["proto", "telemetry"]),
     (2, &["service-kit", "local-servers"]),
     (3, &["event-stream", "redis-txn"]),
-    (4, &["participant", "starter"]),
+    (4, &["participant", "rest-kit", "starter"]),
     (5, &["orchestrator", "order-svc", "stock-svc", "payment-svc", "gateway"]),
     (6, &["sim", "stack", "bench", "chaos", "xtask"]),
 ];

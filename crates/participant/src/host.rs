@@ -57,12 +57,13 @@ pub struct Names {
     pub participant: &'static str,
 }
 
-/// Runs the service until `shutdown` is cancelled and it has drained. `rest` makes its routes over the store.
+/// Runs the service until `shutdown` is cancelled and it has drained. `rest` makes its routes over the store; what they run
+/// besides ends with the token.
 pub async fn run<B: Business>(
     names: Names,
     settings: &ParticipantArgs,
     business: B,
-    rest: impl FnOnce(Store) -> Router,
+    rest: impl FnOnce(Store, CancellationToken) -> Router,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
@@ -103,7 +104,7 @@ impl Host {
         self,
         names: Names,
         settings: &ParticipantArgs,
-        rest: impl FnOnce(Store) -> Router,
+        rest: impl FnOnce(Store, CancellationToken) -> Router,
     ) -> anyhow::Result<()> {
         let process = &settings.process;
         let rest_port = TcpListener::bind(process.listen).await;
@@ -119,7 +120,7 @@ impl Host {
         let admin_task = tokio::spawn(http::serve(admin_port, admin_router, Limits::default(), ended.clone()));
         let ready = self.clone();
         let internal = admin::internal_ready(Arc::new(move || ready.readiness().ready));
-        let router = rest(self.store.clone()).merge(internal);
+        let router = rest(self.store.clone(), self.shutdown.clone()).merge(internal);
         tracing::info!(service = names.service, rest = %rest_address, admin = %admin_address, "serving");
         let rest_end = delayed(&self.shutdown, NOTICE);
         tokio::join!(http::serve(rest_port, router, limits, rest_end), self.drain_lanes(process.drain_deadline()));

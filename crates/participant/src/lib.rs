@@ -3,7 +3,6 @@
 //!
 //! Deliberately not in it: any particular business.
 
-pub mod answer;
 mod business;
 mod events;
 mod hop;

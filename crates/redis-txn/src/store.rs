@@ -107,6 +107,13 @@ impl Store {
         self.inner.reader.read(keys).await
     }
 
+    /// Some of the keys that begin with `prefix`, and the cursor for the next ones; 0 begins and 0 ends.
+    ///
+    /// Keys that are there all the time are found at least once; those that come or go meanwhile perhaps.
+    pub async fn scan(&self, prefix: &str, cursor: u64) -> Result<(u64, Vec<String>), CommitError> {
+        self.inner.reader.scan(prefix, cursor).await
+    }
+
     /// Blind MSET chunks of about 1 000 rows on a connection of its own, a few outstanding; not atomic.
     ///
     /// Returns the number of rows. On an error some of them may be written.

@@ -71,9 +71,18 @@ impl Http {
 
     /// Sends a request without a body and reads the whole answer, whatever its status.
     pub async fn send(&self, method: Method, url: &str) -> anyhow::Result<Answer> {
+        self.send_with(method, url, &[]).await
+    }
+
+    /// The same, with headers.
+    pub async fn send_with(&self, method: Method, url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
         let uri: Uri = url.parse().with_context(|| format!("{url} is no address"))?;
         let what = format!("{method} {url}");
-        let request = Request::builder().method(method).uri(uri).body(Empty::new()).context("build a request")?;
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::new()).context("build a request")?;
         let exchange = async {
             let response = self.client.request(request).await?;
             let (head, body) = response.into_parts();

@@ -69,6 +69,12 @@ impl Shop {
         self.http.post(&format!("{}{path}", self.gateway_url)).await
     }
 
+    /// POST to any path, with an `Idempotency-Key`.
+    pub async fn post_with_key(&self, path: &str, key: &str) -> anyhow::Result<Answer> {
+        let url = format!("{}{path}", self.gateway_url);
+        self.http.send_with(hyper::Method::POST, &url, &[("Idempotency-Key", key)]).await
+    }
+
     /// A new item with this price and stock.
     pub async fn create_item(&self, price: u64, stock: u64) -> anyhow::Result<String> {
         let id = self.create(&format!("/stock/item/create/{price}"), "item_id").await?;

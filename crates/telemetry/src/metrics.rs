@@ -79,6 +79,11 @@ pub static STARTER_STAGE_SECONDS: Histogram = Histogram::new(
     "stages of a saga at its starter, seconds: EXEC of its window, ack of its start, start to applied result",
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0],
 );
+/// Requests with an `Idempotency-Key` by what became of them (`fate`: `ran`, `replayed`, `unusable`, `invalid`, `shed`).
+pub static IDEMPOTENCY_REQUESTS: Counter =
+    Counter::new("saga.rest.idempotency.requests", "requests with an Idempotency-Key, by fate");
+/// Records of idempotency keys in the store, as the last sweep counted them.
+pub static IDEMPOTENCY_RECORDS: Gauge = Gauge::new("saga.rest.idempotency.records", "recorded idempotency keys");
 /// Requests by what became of them (`fate`: `started`, `joined`, `answered`, `failed`, `shed`).
 pub static STARTER_REQUESTS: Counter = Counter::new("saga.starter.requests", "requests to start a saga, by fate");
 /// Applied results (`outcome`: `completed`, `refused`, `timed_out`, `invalid`, `operator`).

@@ -8,7 +8,8 @@ use http::header::{
 const REQUEST: [HeaderName; 5] =
     [ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, HeaderName::from_static("idempotency-key")];
 
-const ANSWER: [HeaderName; 5] = [CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER];
+const ANSWER: [HeaderName; 6] =
+    [CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, HeaderName::from_static("idempotent-replayed")];
 
 /// What a service gets of a client's headers; the trace context is added later.
 pub(super) fn of_request(headers: &HeaderMap) -> HeaderMap {

@@ -23,7 +23,7 @@ fn command(operation: &str, input: Bytes) -> Command {
 }
 
 fn purse(credit: u64) -> Values {
-    Values::from([(user_key("u"), encode(User { credit }))])
+    Values::from([(user_key("u"), User { credit }.encode())])
 }
 
 fn ask(values: &mut Values, user_id: &str, amount: u64) -> Decision {

@@ -7,7 +7,6 @@ use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, Trace
 use uuid::Uuid;
 
 use super::*;
-use crate::store::decode;
 
 type Values = BTreeMap<String, Bytes>;
 
@@ -30,7 +29,7 @@ fn lines(lines: &[(&str, u64)]) -> Bytes {
 }
 
 fn shelf(items: &[(&str, u64)]) -> Values {
-    items.iter().map(|(id, stock)| (item_key(id), encode(Item { stock: *stock, price: 1 }))).collect()
+    items.iter().map(|(id, stock)| (item_key(id), Item { stock: *stock, price: 1 }.encode())).collect()
 }
 
 fn ask(values: &mut Values, asked: &[(&str, u64)]) -> Decision {
@@ -38,7 +37,7 @@ fn ask(values: &mut Values, asked: &[(&str, u64)]) -> Decision {
 }
 
 fn stock(values: &Values, id: &str) -> u64 {
-    decode(&values[&item_key(id)]).expect("an item").stock
+    Item::decode(&values[&item_key(id)]).expect("an item").stock
 }
 
 #[test]

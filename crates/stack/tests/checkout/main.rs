@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;
+mod idempotency;
 mod neighbours;
 mod outcomes;
 mod refusals;
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
             scenario!(concurrency::many_checkouts_of_one_order_have_one_effect),
             scenario!(concurrency::scarce_item_is_sold_exactly_as_often_as_it_is_there),
             scenario!(concurrency::edits_during_a_checkout_count_wholly_or_not_at_all),
+            scenario!(idempotency::every_post_has_one_effect_per_key),
+            scenario!(idempotency::a_checkout_with_a_key_keeps_its_answer),
+            scenario!(idempotency::many_at_once_have_one_effect),
+            scenario!(idempotency::keys_that_cannot_be_used_are_refused),
             scenario!(refusals::every_refusal_of_the_contract),
             scenario!(refusals::nonsense_in_every_parameter),
             scenario!(refusals::overflow_is_refused),

@@ -28,6 +28,8 @@ static ALL: &[&dyn Describe] = &[
     &super::PARTICIPANT_CHUNK_SIZE,
     &super::STARTER_WINDOW_SIZE,
     &super::STARTER_STAGE_SECONDS,
+    &super::IDEMPOTENCY_REQUESTS,
+    &super::IDEMPOTENCY_RECORDS,
     &super::STARTER_REQUESTS,
     &super::STARTER_RESULTS,
     &super::STARTER_UNDO_NOTICES,

@@ -1,0 +1,100 @@
+//! The header, and what it stands for.
+
+use http::{HeaderMap, Method};
+use service_kit::problem::Problem;
+
+/// Longest key, in characters.
+pub const MAX_KEY_CHARS: usize = 255;
+
+/// The prefix of all records.
+pub(crate) const RECORD_PREFIX: &str = "idem:";
+
+/// The key of one request. Handlers get it as an extension of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Where its record is stored.
+    pub record: String,
+    /// Tells requests apart that share a key, a method and a path: a hash of query and body.
+    pub fingerprint: u64,
+    /// The hour in which it came, since the Unix epoch.
+    pub hour: u64,
+}
+
+impl RequestKey {
+    /// Reads the header; `None` without one.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+        let mut values = headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(invalid("it was sent twice"));
+        }
+        let text = value.to_str().map_err(|_| invalid("it has other characters than visible ASCII"))?.trim();
+        // The draft of the standard writes it as a string in quotes; many clients send it bare.
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        if text.is_empty() || text.len() > MAX_KEY_CHARS {
+            return Err(invalid("it needs 1 to 255 characters"));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(invalid("it has other characters than visible ASCII"));
+        }
+        Ok(Some(text.to_owned()))
+    }
+
+    /// The key of a request.
+    pub(crate) fn new(method: &Method, path: &str, key: &str, rest: [&[u8]; 2], hour: u64) -> Self {
+        // The key comes last, because it may contain anything that a path may.
+        Self { record: format!("{RECORD_PREFIX}{method} {path} {key}"), fingerprint: fingerprint(rest), hour }
+    }
+}
+
+fn invalid(why: &str) -> Problem {
+    Problem::new(400, "idempotency-key-invalid", format!("the header Idempotency-Key cannot be used: {why}"))
+}
+
+/// FNV-1a, 64 bits, over the parts and their lengths. It tells honest mistakes apart; nobody gains by a collision but
+/// the answer to a request of his own.
+fn fingerprint(parts: [&[u8]; 2]) -> u64 {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain((part.len() as u64).to_be_bytes()));
+    bytes.fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn read(value: &'static [u8]) -> Result<Option<String>, u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert("idempotency-key", HeaderValue::from_bytes(value).expect("a header value"));
+        RequestKey::of(&headers).map_err(|problem| problem.status)
+    }
+
+    #[test]
+    fn a_key_is_read_bare_or_in_quotes() {
+        assert_eq!(RequestKey::of(&HeaderMap::new()).ok(), Some(None));
+        assert_eq!(read(b"8e03978e-40d5"), Ok(Some("8e03978e-40d5".to_owned())));
+        assert_eq!(read(b"\"8e03978e-40d5\""), Ok(Some("8e03978e-40d5".to_owned())));
+    }
+
+    #[test]
+    fn nonsense_is_400() {
+        for nonsense in [&b""[..], b"\"\"", b"two words", b"\xc3\xa9", &[b'x'; 256]] {
+            assert_eq!(read(nonsense), Err(400));
+        }
+        let mut twice = HeaderMap::new();
+        twice.append("idempotency-key", HeaderValue::from_static("a"));
+        twice.append("idempotency-key", HeaderValue::from_static("b"));
+        assert_eq!(RequestKey::of(&twice).map_err(|problem| problem.status), Err(400));
+    }
+
+    #[test]
+    fn requests_that_differ_have_different_fingerprints() {
+        let of = |query: &[u8], body: &[u8]| fingerprint([query, body]);
+        assert_eq!(of(b"a=1", b"{}"), of(b"a=1", b"{}"));
+        assert_ne!(of(b"a=1", b""), of(b"", b"a=1"));
+        assert_ne!(of(b"", b"{}"), of(b"", b"[]"));
+    }
+}

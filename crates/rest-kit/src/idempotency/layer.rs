@@ -1,0 +1,137 @@
+//! The layer over POST routes: reads the header, answers what is recorded, bounds the records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Method};
+use redis_txn::{Queue, Store};
+use service_kit::clock;
+use service_kit::problem::Problem;
+use telemetry::metrics::{IDEMPOTENCY_RECORDS, IDEMPOTENCY_REQUESTS};
+use tokio_util::sync::CancellationToken;
+
+use super::key::RequestKey;
+use super::record::{MAX_RECORDS, Recorded};
+use super::sweep::sweep;
+use super::transaction::{Outcome, of_record};
+
+/// Largest body of a request with a key; the routes of this shop take none.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How often the records are swept. They live for a day, so this is soon enough.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What a client that is shed may wait: by then a sweep has made room, if there is any to be made.
+const RETRY_AFTER_S: u32 = 600;
+
+/// Marks an answer that was recorded before.
+const REPLAYED: &str = "idempotent-replayed";
+
+/// The idempotency keys of one service.
+#[derive(Clone)]
+pub struct IdempotencyKeys {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    queue: Queue,
+    /// Records in the store: counted by the last sweep, and what this process has added since. Other replicas add too,
+    /// so the limit may be passed by what they write between two sweeps.
+    records: AtomicU64,
+}
+
+impl IdempotencyKeys {
+    /// Keys with their records in this store; they are swept now and then until `shutdown` is cancelled.
+    pub fn start(store: Store, shutdown: CancellationToken) -> Self {
+        let queue = store.rest_queue();
+        let shared = Arc::new(Shared { store, queue, records: AtomicU64::new(0) });
+        tokio::spawn(shared.clone().sweep_on(shutdown));
+        Self { shared }
+    }
+
+    /// The layer, for `axum::middleware::from_fn_with_state`.
+    pub async fn layer(State(keys): State<Self>, request: Request, next: Next) -> Response {
+        if request.method() != Method::POST {
+            return next.run(request).await;
+        }
+        let key = match RequestKey::of(request.headers()) {
+            Ok(Some(key)) => key,
+            Ok(None) => return next.run(request).await,
+            Err(problem) => return count("invalid", problem.into_response()),
+        };
+        match keys.look_up(key, request).await {
+            Ok(request) => {
+                let response = next.run(request).await;
+                if matches!(response.status().as_u16(), 200..=499) {
+                    keys.shared.records.fetch_add(1, Ordering::Relaxed);
+                }
+                count("ran", response)
+            }
+            Err(response) => response,
+        }
+    }
+
+    /// The request with its key, to be run; or its answer.
+    async fn look_up(&self, key: String, request: Request) -> Result<Request, Response> {
+        let (mut parts, body) = request.into_parts();
+        let body: Bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
+            let detail = "the body of a request with an Idempotency-Key has at most 64 KiB";
+            count("invalid", Problem::new(413, "body-too-large", detail).into_response())
+        })?;
+        let query = parts.uri.query().unwrap_or_default().as_bytes();
+        let key = RequestKey::new(&parts.method, parts.uri.path(), &key, [query, &body], now_hour());
+        // A record that is there answers even what could not be run now. The store being away is for the handler to say.
+        let found = self.shared.store.read(std::slice::from_ref(&key.record)).await.unwrap_or_default();
+        if let Some(bytes) = found.into_iter().next().flatten() {
+            match of_record(&bytes, &key) {
+                Outcome::Recorded(Recorded::Answer(answer)) => {
+                    let mut response = answer.into_response();
+                    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+                    return Err(count("replayed", response));
+                }
+                Outcome::Unusable(answer) => return Err(count("unusable", answer.into_response())),
+                Outcome::New | Outcome::Recorded(Recorded::Saga(_)) => {}
+            }
+        } else if self.shared.records.load(Ordering::Relaxed) >= MAX_RECORDS {
+            let detail =
+                "too many idempotency keys are recorded; nothing was changed, try again later or without a key";
+            let problem = Problem::new(429, "too-many-idempotency-keys", detail).with_retry_after_s(RETRY_AFTER_S);
+            return Err(count("shed", problem.into_response()));
+        }
+        parts.extensions.insert(key);
+        Ok(Request::from_parts(parts, Body::from(body)))
+    }
+}
+
+impl Shared {
+    async fn sweep_on(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            match sweep(&self.store, &self.queue, now_hour()).await {
+                Ok(kept) => {
+                    self.records.store(kept, Ordering::Relaxed);
+                    IDEMPOTENCY_RECORDS.set(kept as f64, &[]);
+                }
+                Err(error) => tracing::warn!(%error, "idempotency records could not be swept, it is tried again"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+fn count(fate: &'static str, response: Response) -> Response {
+    IDEMPOTENCY_REQUESTS.add(1, &[("fate", fate)]);
+    response
+}
+
+fn now_hour() -> u64 {
+    clock::unix_ms() / 3_600_000
+}

@@ -1,0 +1,10 @@
+//! What REST routes over a store share: truthful answers, single objects changed by a rule, and `Idempotency-Key`.
+//!
+//! Deliberately not in it: sagas, Kafka, any particular business, and how a port is served (`service-kit`).
+
+mod answer;
+pub mod idempotency;
+pub mod object;
+pub mod problems;
+
+pub use answer::Answer;
