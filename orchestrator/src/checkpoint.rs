@@ -56,7 +56,7 @@ enum Stage {
     /// The state as it was; waits for the receipts of everything sent up to then.
     Frozen { changes: Changes, after: Ticket, at: Instant },
     /// On its way to the store.
-    Writing { outcome: Write, ended: BTreeMap<Starter, EndedSequences>, at: Instant },
+    Writing { outcome: Write, snapshot: Written, at: Instant },
 }
 
 type Commit = Box<dyn Fn(WriteCheckpoint) -> Write + Send + Sync>;
@@ -65,6 +65,8 @@ type Write = Pin<Box<dyn Future<Output = Result<WriteOutcome, CommitError>> + Se
 /// A checkpoint that has been written.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Written {
+    /// The offset after the last record in it.
+    pub next: i64,
     /// What had ended, per starter, at its offset.
     pub ended: BTreeMap<Starter, EndedSequences>,
 }
@@ -120,9 +122,9 @@ impl Checkpoints {
                 return;
             }
         };
-        let ended = changes.head.ended.clone();
+        let snapshot = Written { next: changes.head.next_offset, ended: changes.head.ended.clone() };
         let write = WriteCheckpoint::new(self.lane, self.version, self.writer, changes);
-        self.stage = Stage::Writing { outcome: (self.commit)(write), ended, at };
+        self.stage = Stage::Writing { outcome: (self.commit)(write), snapshot, at };
     }
 
     /// Whether nothing is frozen or being written and nothing has been folded since.
@@ -137,7 +139,7 @@ impl Checkpoints {
             return std::future::pending().await;
         };
         let outcome = outcome.await;
-        let Stage::Writing { ended, at, .. } = std::mem::replace(&mut self.stage, Stage::Gathering) else {
+        let Stage::Writing { snapshot, at, .. } = std::mem::replace(&mut self.stage, Stage::Gathering) else {
             return Err(LaneFault::Restart("checkpoint without a write".to_owned()));
         };
         metrics::CHECKPOINTS.add(1, &[("outcome", outcome_name(&outcome))]);
@@ -145,7 +147,7 @@ impl Checkpoints {
         match outcome {
             Ok(WriteOutcome::Written) => {
                 self.version += 1;
-                Ok(Written { ended })
+                Ok(snapshot)
             }
             Ok(WriteOutcome::Fenced { found }) => {
                 let expected = self.version;

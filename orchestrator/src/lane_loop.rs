@@ -104,6 +104,9 @@ impl LaneLoop {
         let loaded = checkpoint::load(&shared.store, lane).await?;
         let position = owned.fetch_from(loaded.next).await?;
         owned.set_position(position);
+        if let Some(next) = loaded.next {
+            owned.set_stored(next);
+        }
         let now = Instant::now();
         let schedule = CheckpointSchedule::new(shared.epoch, shared.checkpoint_interval, shared.checkpoint_records);
         let queue = shared.store.lane_queue(lane.0);
@@ -176,6 +179,7 @@ impl LaneLoop {
                 Wake::Acknowledged => {}
                 Wake::Written(written) => {
                     self.numbers.checkpointed();
+                    self.owned.set_stored(written.next);
                     self.floors.stored(written.ended, Instant::now());
                 }
                 Wake::Asked(question) => {
@@ -292,7 +296,7 @@ impl LaneLoop {
             }
             tokio::select! {
                 acknowledged = self.outbox.next_acknowledged() => acknowledged.map_err(unknown_delivery)?,
-                written = self.checkpoints.written() => drop(written?),
+                written = self.checkpoints.written() => self.owned.set_stored(written?.next),
             }
         }
     }

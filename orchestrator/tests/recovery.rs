@@ -21,8 +21,9 @@ const OFTEN: [(&str, &str); 1] = [("CHECKPOINT_INTERVAL_MS", "100")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_orchestrator_is_replaced() {
-    let stack = Stack::start().await;
+    let mut stack = Stack::start().await;
     let store = stack.store().await;
+    given_up_without_a_checkpoint(&mut stack, &store).await;
     killed_without_a_checkpoint(&stack, &store).await;
     given_up_with_a_checkpoint(&stack, &store).await;
     fenced_by_another_version(&stack, &store).await;
@@ -56,6 +57,24 @@ async fn killed_without_a_checkpoint(stack: &Stack, store: &Store) {
     let left = stack.watched.with(|seen| (seen.commands[&open].len(), seen.commands[&done].len()));
     assert_eq!(left, (0, 0), "no command too many");
     checkpoint_written(store, 0).await;
+    second.process.kill().unwrap();
+}
+
+/// The group must not hear of a position that no checkpoint holds, or the lane would halt for ever.
+async fn given_up_without_a_checkpoint(stack: &mut Stack, store: &Store) {
+    let [interval, records] = NEVER;
+    let mut first = stack.orchestrator("hasty", &[interval, records, ("KAFKA_DRAIN_DEADLINE_MS", "500")]);
+    first.ready(LANES).await;
+    let saga = stack.start_saga(3, 0, "buy").await;
+    let reserve = stack.command(saga, "reserve", Direction::Action).await;
+    stack.redis.pause().unwrap();
+    first.process.terminate(common::PATIENCE).unwrap();
+    stack.redis.resume().unwrap();
+    assert_eq!(version(store, 3).await, None, "the store was away");
+
+    let mut second = stack.orchestrator("patient", &NEVER);
+    second.ready(LANES).await;
+    assert_eq!(stack.command(saga, "reserve", Direction::Action).await, reserve, "the saga came from the log");
     second.process.kill().unwrap();
 }
 

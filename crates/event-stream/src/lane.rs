@@ -62,6 +62,7 @@ pub(crate) struct LaneCell {
     pub(crate) revoked: CancellationToken,
     loaded: AtomicBool,
     position: AtomicI64,
+    stored: AtomicI64,
     log_end: AtomicI64,
     halted: Mutex<Option<HaltReason>>,
 }
@@ -126,9 +127,16 @@ impl OwnedLane {
         self.cell.revoked.cancelled().await;
     }
 
-    /// Tells where the lane stands: for `/readyz` (loaded), lag, and the group's committed offset (for show).
+    /// Tells where the loop stands, for the lag. A loop that stores at once what it has done calls only
+    /// [`Self::set_stored`].
     pub fn set_position(&self, next: i64) {
         self.cell.position.store(next, Ordering::Relaxed);
+    }
+
+    /// Tells the position that the store holds, which is where the loop stands too, or before that. The group is told
+    /// this one and none further on: a later run without a stored position takes it as proof that the store was lost.
+    pub fn set_stored(&self, next: i64) {
+        self.cell.stored.store(next, Ordering::Relaxed);
     }
 
     /// Marks the lane as loaded: it does its work from now on.
@@ -189,6 +197,7 @@ impl LaneCell {
             revoked: CancellationToken::new(),
             loaded: AtomicBool::new(false),
             position: AtomicI64::new(UNKNOWN_OFFSET),
+            stored: AtomicI64::new(UNKNOWN_OFFSET),
             log_end: AtomicI64::new(UNKNOWN_OFFSET),
             halted: Mutex::new(None),
         }
@@ -196,7 +205,13 @@ impl LaneCell {
 
     /// The next offset of the loop, once it has told one.
     pub(crate) fn position(&self) -> Option<i64> {
-        Some(self.position.load(Ordering::Relaxed)).filter(|position| *position >= 0)
+        let position = self.position.load(Ordering::Relaxed).max(self.stored.load(Ordering::Relaxed));
+        Some(position).filter(|position| *position >= 0)
+    }
+
+    /// The position that the store holds, once the loop has told one.
+    pub(crate) fn stored(&self) -> Option<i64> {
+        Some(self.stored.load(Ordering::Relaxed)).filter(|stored| *stored >= 0)
     }
 
     pub(crate) fn saw_log_end(&self, end: i64) {
@@ -215,7 +230,7 @@ impl LaneCell {
     pub(crate) fn status(&self) -> LaneStatus {
         LaneStatus {
             loaded: self.loaded.load(Ordering::Relaxed),
-            position: self.position.load(Ordering::Relaxed),
+            position: self.position().unwrap_or(UNKNOWN_OFFSET),
             log_end: self.log_end.load(Ordering::Relaxed),
             halted: self.halted.lock().expect("no code panics while it holds a halt reason").clone(),
         }

@@ -89,7 +89,7 @@ impl Lanes {
     }
 
     /// Takes these lanes away: tells their loops, waits until they have drained, at most until the deadline, and drops
-    /// those that have not. Answers where the lanes stand. Blocks; called by the member's thread.
+    /// those that have not. Answers the positions that are stored. Blocks; called by the member's thread.
     pub(crate) fn revoke(&self, lanes: &[Lane], deadline: Duration) -> Vec<(Lane, i64)> {
         self.fetchers.detach(lanes);
         let mut state = self.table.lock();
@@ -116,7 +116,7 @@ impl Lanes {
         let mut positions = Vec::new();
         for lane in lanes {
             let Some(entry) = state.owned.remove(lane) else { continue };
-            positions.extend(entry.cell.position().map(|position| (*lane, position)));
+            positions.extend(entry.cell.stored().map(|stored| (*lane, stored)));
             if !entry.ended {
                 state.leftovers.insert(*lane, entry.task);
             }
@@ -128,10 +128,10 @@ impl Lanes {
         self.table.lock().owned.keys().copied().collect()
     }
 
-    /// Where the lanes stand that have told it.
-    pub(crate) fn positions(&self) -> Vec<(Lane, i64)> {
+    /// The stored positions of the lanes that have told one.
+    pub(crate) fn stored(&self) -> Vec<(Lane, i64)> {
         let state = self.table.lock();
-        state.owned.iter().filter_map(|(lane, entry)| Some((*lane, entry.cell.position()?))).collect()
+        state.owned.iter().filter_map(|(lane, entry)| Some((*lane, entry.cell.stored()?))).collect()
     }
 
     pub(crate) fn statuses(&self) -> BTreeMap<Lane, LaneStatus> {

@@ -109,7 +109,7 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
         }
         if last_commit.elapsed() >= COMMIT_INTERVAL {
             last_commit = Instant::now();
-            let positions = membership.lanes.positions();
+            let positions = membership.lanes.stored();
             let moved = positions.into_iter().filter(|(lane, next)| committed.insert(*lane, *next) != Some(*next));
             membership.commit(member, moved.collect());
             membership.fetchers.prune();

@@ -95,7 +95,7 @@ impl LaneRunner for Counter {
         let restart = |error: redis_txn::CommitError| LaneFault::Restart(error.to_string());
         let stored = self.store.read(std::slice::from_ref(&key)).await.map_err(restart)?;
         let next = lane.fetch_from(parse(stored[0].as_ref()).0).await?;
-        lane.set_position(next);
+        lane.set_stored(next);
         lane.set_loaded();
         loop {
             match lane.next(None).await? {
@@ -108,7 +108,7 @@ impl LaneRunner for Counter {
                         .collect();
                     let count = Count { key: key.clone(), first, numbers };
                     match self.queues[number as usize].run(count).await.map_err(restart)? {
-                        Counted::Until(next) => lane.set_position(next),
+                        Counted::Until(next) => lane.set_stored(next),
                         Counted::Fenced => {
                             println!("fenced {number} at {first}");
                             return Err(LaneFault::Restart("fenced".into()));

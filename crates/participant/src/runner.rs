@@ -133,7 +133,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         let fetched = lane.fetch_from(stored.as_ref().map(|lane| lane.replied)).await?;
         let loaded =
             stored.unwrap_or_else(|| ParticipantLane { next: fetched, replied: fetched, ..Default::default() });
-        lane.set_position(loaded.next);
+        lane.set_stored(loaded.next);
         lane.set_loaded();
         Ok(Self {
             queue: participant.store.lane_queue(lane.lane().0),
@@ -302,7 +302,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         self.stored_replied = self.stored_replied.max(chunk.replied);
         self.last_chunk = Instant::now();
         self.chunk_limit = (self.chunk_limit * 2).min(MAX_CHUNK_RECORDS);
-        self.lane.set_position(self.next);
+        self.lane.set_stored(self.next);
         let flow = self.publish(&chunk.entries, hops, executed.answers, executed.next).await?;
         match executed.stop {
             Some(reason) => Err(reason.into()),

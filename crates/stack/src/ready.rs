@@ -12,6 +12,8 @@ pub struct Look {
     pub loaded: Vec<(Kind, u64)>,
     /// Replicas that are not ready, with what they say.
     pub unready: Vec<String>,
+    /// Lanes that stand still until somebody looks after them, with the reason.
+    pub halted: Vec<String>,
 }
 
 impl Look {
@@ -28,7 +30,7 @@ impl Look {
             .filter(|(_, loaded)| *loaded != u64::from(partitions))
             .map(|(kind, loaded)| format!("{} has loaded {loaded} of {partitions} lanes", kind.name()))
             .collect();
-        parts.extend(self.unready.iter().cloned());
+        parts.extend(self.unready.iter().chain(&self.halted).cloned());
         parts.join("; ")
     }
 
@@ -43,6 +45,9 @@ impl Look {
         if let Some((_, loaded)) = self.loaded.iter_mut().find(|(of, _)| *of == kind) {
             *loaded += body["details"]["lanes"]["loaded"].as_u64().unwrap_or(0);
         }
+        for (lane, reason) in body["details"]["lanes"]["halted"].as_object().into_iter().flatten() {
+            self.halted.push(format!("{name}: lane {lane} is halted: {}", reason.as_str().unwrap_or_default()));
+        }
         if !is_ready {
             self.unready.push(format!("{name} is not ready: {}", body["details"]));
         }
@@ -51,7 +56,7 @@ impl Look {
 
 /// Asks the admin port (`host:port`) of every service.
 pub async fn look(http: &Http, services: &[(String, Kind, String)]) -> Look {
-    let mut look = Look { loaded: Kind::CONSUMERS.map(|kind| (kind, 0)).to_vec(), unready: Vec::new() };
+    let mut look = Look { loaded: Kind::CONSUMERS.map(|kind| (kind, 0)).to_vec(), ..Look::default() };
     look.loaded.retain(|(kind, _)| services.iter().any(|(_, of, _)| of == kind));
     for (name, kind, admin) in services {
         let answer = match http.get(&format!("http://{admin}/readyz")).await {
@@ -74,7 +79,7 @@ mod tests {
     }
 
     fn empty() -> Look {
-        Look { loaded: vec![(Kind::OrderSvc, 0)], unready: Vec::new() }
+        Look { loaded: vec![(Kind::OrderSvc, 0)], ..Look::default() }
     }
 
     #[test]
@@ -102,5 +107,14 @@ mod tests {
         );
         assert!(!look.is_complete(100));
         assert!(look.missing(100).contains("\"redis\":false"));
+    }
+    #[test]
+    fn a_halted_lane_is_named_with_its_reason() {
+        let mut look = empty();
+        let details = json!({"details": {"lanes": {"loaded": 99, "halted": {"17": "no position"}}}});
+        look.add("order-svc-1", Kind::OrderSvc, Ok((true, details)));
+        assert!(!look.is_complete(100));
+        let missing = "order-svc has loaded 99 of 100 lanes; order-svc-1: lane 17 is halted: no position";
+        assert_eq!(look.missing(100), missing);
     }
 }

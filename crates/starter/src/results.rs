@@ -64,7 +64,7 @@ impl<B: Business> LaneRunner for ResultsRunner<B> {
             // From now on a missing key means a lost store, never a new lane.
             position = self.commit(id, position, position, Vec::new()).await?;
         }
-        lane.set_position(position);
+        lane.set_stored(position);
         let pending: Vec<u64> = stored.unwrap_or_default().pending().collect();
         tokio::select! {
             taken_over = self.take_over(id, pending) => taken_over?,
@@ -77,7 +77,7 @@ impl<B: Business> LaneRunner for ResultsRunner<B> {
             match lane.next(Some(sweep_at)).await? {
                 LaneEvent::Records(records) => {
                     position = self.apply(id, position, &records).await?;
-                    lane.set_position(position);
+                    lane.set_stored(position);
                 }
                 LaneEvent::End => {}
                 LaneEvent::Tick => {

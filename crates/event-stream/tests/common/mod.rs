@@ -131,11 +131,11 @@ impl LaneRunner for Applier {
             log.next
         });
         let next = lane.fetch_from(next).await?;
-        lane.set_position(next);
+        lane.set_stored(next);
         lane.set_loaded();
         loop {
             match lane.next(None).await? {
-                LaneEvent::Records(records) => lane.set_position(self.store.apply(number, &records)?),
+                LaneEvent::Records(records) => lane.set_stored(self.store.apply(number, &records)?),
                 LaneEvent::End => self.store.change(number, |log| log.ends += 1),
                 LaneEvent::Tick => {}
                 LaneEvent::Revoked => return Ok(()),
