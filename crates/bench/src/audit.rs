@@ -3,7 +3,7 @@
 //! The clients' history and the stores must agree: an order answered 200 is paid, one answered 4xx is not, stock and
 //! credit are taken once for each paid order and for nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,8 +11,11 @@ use proto::Wire as _;
 use proto::shop::{Item, Order, User, order};
 use redis_txn::{Settings, Store};
 
+use crate::scenario::{Goods, PLENTY};
+use crate::tally::Tally;
+
 /// Keys per MGET.
-const CHUNK_KEYS: u64 = 1_000;
+const CHUNK_KEYS: usize = 1_000;
 
 /// Where the stores of a stack listen.
 pub struct Addresses {
@@ -24,18 +27,33 @@ pub struct Addresses {
     pub payment: String,
 }
 
-/// What the load was set up with.
-pub struct Loaded {
-    /// Items `0 … items-1`.
-    pub items: u64,
-    /// Pieces of each item.
-    pub stock: u64,
-    /// Users `0 … users-1`.
-    pub users: u64,
-    /// Credit of each user.
-    pub credit: u64,
-    /// Orders that may have been checked out: ids below this number.
-    pub orders: u64,
+/// What the clients were told.
+#[derive(Default)]
+pub struct Told {
+    /// Orders that were answered 200.
+    pub paid: Vec<String>,
+    /// Orders that were answered 4xx.
+    pub refused: Vec<String>,
+    /// Orders of which no answer told.
+    pub unknown: Vec<String>,
+    /// Prepared orders that may have been checked out: ids below this number.
+    pub prepared: u64,
+}
+
+impl Told {
+    /// Adds what a phase was told.
+    pub fn add(&mut self, tally: Tally) {
+        self.paid.extend(tally.paid_orders);
+        self.refused.extend(tally.refused_orders);
+        self.unknown.extend(tally.unknown_orders);
+    }
+
+    /// Every order that may have been checked out.
+    fn orders(&self) -> BTreeSet<String> {
+        let named = [&self.paid, &self.refused, &self.unknown].into_iter().flatten();
+        let named = named.filter(|order| !order.is_empty()).cloned();
+        named.chain((0..self.prepared).map(|number| number.to_string())).collect()
+    }
 }
 
 /// What the audit counted.
@@ -50,14 +68,9 @@ pub struct Verdict {
 }
 
 /// Reads everything and compares. An error names the first disagreement.
-pub async fn audit(
-    at: &Addresses,
-    loaded: &Loaded,
-    told_paid: &[u64],
-    told_refused: &[u64],
-) -> anyhow::Result<Verdict> {
+pub async fn audit(at: &Addresses, goods: &Goods, told: &Told) -> anyhow::Result<Verdict> {
     let orders = Reader::connect(&at.order).await?;
-    let orders: BTreeMap<u64, Order> = orders.all("order", loaded.orders, Order::decode).await?;
+    let orders: BTreeMap<String, Order> = orders.all("order", told.orders(), Order::decode).await?;
     let mut pieces_by_item: BTreeMap<String, u64> = BTreeMap::new();
     let mut credit_by_user: BTreeMap<String, u64> = BTreeMap::new();
     let mut paid = 0;
@@ -74,26 +87,29 @@ pub async fn audit(
             _ => {}
         }
     }
-    let is_paid = |id: &u64| matches!(orders.get(id).and_then(|o| o.status.as_ref()), Some(order::Status::Paid(_)));
-    if let Some(id) = told_paid.iter().find(|id| !is_paid(id)) {
+    let is_paid = |id: &String| matches!(orders.get(id).and_then(|o| o.status.as_ref()), Some(order::Status::Paid(_)));
+    if let Some(id) = told.paid.iter().find(|id| !is_paid(id)) {
         bail!("order {id} was answered 200 and is not paid");
     }
-    if let Some(id) = told_refused.iter().find(|id| is_paid(id)) {
+    if let Some(id) = told.refused.iter().find(|id| is_paid(id)) {
         bail!("order {id} was answered 4xx and is paid");
     }
 
-    let items = Reader::connect(&at.stock).await?.all("item", loaded.items, Item::decode).await?;
+    let items = (0..goods.items).map(|id| id.to_string());
+    let items = Reader::connect(&at.stock).await?.all("item", items, Item::decode).await?;
     for (id, item) in &items {
-        let taken = pieces_by_item.get(&id.to_string()).copied().unwrap_or(0);
-        if item.stock + taken != loaded.stock {
-            bail!("item {id}: {} left of {}, but paid orders took {taken}", item.stock, loaded.stock);
+        let taken = pieces_by_item.get(id).copied().unwrap_or(0);
+        if item.stock + taken != PLENTY {
+            bail!("item {id}: {} left of {PLENTY}, but paid orders took {taken}", item.stock);
         }
     }
-    let users = Reader::connect(&at.payment).await?.all("user", loaded.users, User::decode).await?;
+    let users = (0..goods.users).map(|id| id.to_string());
+    let users = Reader::connect(&at.payment).await?.all("user", users, User::decode).await?;
     for (id, user) in &users {
-        let taken = credit_by_user.get(&id.to_string()).copied().unwrap_or(0);
-        if user.credit + taken != loaded.credit {
-            bail!("user {id}: {} left of {}, but paid orders took {taken}", user.credit, loaded.credit);
+        let taken = credit_by_user.get(id).copied().unwrap_or(0);
+        let begun = id.parse().map_or(0, |number| goods.credit(number));
+        if user.credit + taken != begun {
+            bail!("user {id}: {} left of {begun}, but paid orders took {taken}", user.credit);
         }
     }
     Ok(Verdict { paid, pieces: pieces_by_item.values().sum(), credit: credit_by_user.values().sum() })
@@ -116,18 +132,22 @@ impl Reader {
         Ok(Self { store })
     }
 
-    /// The values of `<kind>:0 … <kind>:count-1`; one that is missing is an error.
+    /// The values of `<kind>:<id>`; one that is missing is an error.
     async fn all<T>(
         &self,
         kind: &str,
-        count: u64,
+        ids: impl IntoIterator<Item = String>,
         decode: impl Fn(&[u8]) -> Result<T, proto::DecodeError>,
-    ) -> anyhow::Result<BTreeMap<u64, T>> {
+    ) -> anyhow::Result<BTreeMap<String, T>> {
         let mut values = BTreeMap::new();
-        for first in (0..count).step_by(usize::try_from(CHUNK_KEYS)?) {
-            let ids = first..(first + CHUNK_KEYS).min(count);
-            let keys: Vec<String> = ids.clone().map(|id| format!("{kind}:{id}")).collect();
-            for (id, value) in ids.zip(self.store.read(&keys).await?) {
+        let mut ids = ids.into_iter();
+        loop {
+            let chunk: Vec<String> = ids.by_ref().take(CHUNK_KEYS).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            let keys: Vec<String> = chunk.iter().map(|id| format!("{kind}:{id}")).collect();
+            for (id, value) in chunk.into_iter().zip(self.store.read(&keys).await?) {
                 let value = value.with_context(|| format!("{kind} {id} is missing"))?;
                 values.insert(id, decode(&value)?);
             }

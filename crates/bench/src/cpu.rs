@@ -1,4 +1,4 @@
-//! CPU time by process, and a fixed loop that tells how fast the machine is at the moment.
+//! CPU time and memory by process, and a fixed loop that tells how fast the machine is at the moment.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +20,14 @@ pub fn used_by(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
+/// Peak resident memory of a process so far, in bytes; `None` when it is gone.
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 /// CPU time of several processes at one moment, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot(BTreeMap<String, Duration>);
@@ -30,13 +38,13 @@ impl Snapshot {
         Self(processes.iter().filter_map(|(name, pid)| Some((name.clone(), used_by(*pid)?))).collect())
     }
 
-    /// Time used since an earlier snapshot, by name.
-    pub fn since(&self, earlier: &Self) -> BTreeMap<String, Duration> {
+    /// Seconds used since an earlier snapshot, by name.
+    pub fn since(&self, earlier: &Self) -> BTreeMap<String, f64> {
         self.0
             .iter()
             .map(|(name, now)| {
                 let before = earlier.0.get(name).copied().unwrap_or_default();
-                (name.clone(), now.saturating_sub(before))
+                (name.clone(), now.saturating_sub(before).as_secs_f64())
             })
             .collect()
     }
@@ -67,11 +75,17 @@ mod tests {
             fixed_loop_ms();
         }
         let used = Snapshot::take(&[("me".into(), pid)]).since(&before);
-        assert!(used["me"] >= Duration::from_millis(20));
+        assert!(used["me"] >= 0.02);
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        assert!(peak_memory(std::process::id()).is_some_and(|bytes| bytes > 100_000));
     }
 
     #[test]
     fn a_dead_process_is_left_out() {
         assert!(used_by(u32::MAX).is_none());
+        assert!(peak_memory(u32::MAX).is_none());
     }
 }

@@ -1,38 +1,45 @@
-//! Prints one measured phase.
+//! Prints what was measured.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use crate::load::Phase;
+use crate::result::{Phase, Run};
 
 /// The figures of one phase as lines of text.
-pub fn lines(connections: usize, phase: &Phase, cpu: &BTreeMap<String, Duration>) -> Vec<String> {
-    let seconds = phase.elapsed.as_secs_f64();
-    let answers = phase.paid + phase.refused + phase.other;
-    let ms = |quantile: f64| phase.latency_us.value_at_quantile(quantile) as f64 / 1e3;
+pub fn phase(phase: &Phase) -> Vec<String> {
     let mut lines = vec![
         format!(
-            "{connections} connections, {seconds:.1} s: {:.0} checkouts/s ({} paid, {} refused, {} other)",
-            phase.paid as f64 / seconds,
+            "{}, {:.1} s: {:.0} checkouts/s ({} paid, {} refused, {} shed with 429, {} unknown)",
+            phase.load,
+            phase.seconds,
+            phase.per_second(),
             phase.paid,
             phase.refused,
-            phase.other
+            phase.shed,
+            phase.unknown
         ),
         format!(
-            "  latency ms: p50 {:.1}, p99 {:.1}, max {:.1}",
-            ms(0.5),
-            ms(0.99),
-            phase.latency_us.max() as f64 / 1e3
+            "  latency ms: p50 {:.1}, p95 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
+            phase.latency_ms(50.0),
+            phase.latency_ms(95.0),
+            phase.latency_ms(99.0),
+            phase.latency_ms(99.9),
+            phase.latency_ms(100.0)
         ),
+        format!("  CPU µs per checkout: {:.0} in all; peak memory MB", phase.cpu_us_in_all()),
     ];
-    let per_checkout = |used: Duration| used.as_secs_f64() * 1e6 / answers.max(1) as f64;
-    let total: Duration = cpu.values().sum();
-    lines.push(format!("  CPU µs per checkout: {:.0} in all", per_checkout(total)));
-    for (name, used) in cpu {
-        lines.push(format!("    {name:<14} {:>7.1}", per_checkout(*used)));
-    }
-    if phase.ran_dry {
-        lines.push("  the fresh orders were used up before the time was over: raise --orders".to_owned());
+    for (name, used) in &phase.cpu_us {
+        let memory = phase.memory_mb.get(name).copied().unwrap_or(f64::NAN);
+        lines.push(format!("    {name:<18} {used:>7.1} {memory:>8.0}"));
     }
     lines
+}
+
+/// The line before the phases.
+pub fn head(run: &Run) -> String {
+    format!(
+        "{}: {} replicas, {} partitions, {} items, loaded in {:.1} s",
+        run.scenario.name(),
+        run.replicas,
+        run.partitions,
+        run.items,
+        run.load_s
+    )
 }

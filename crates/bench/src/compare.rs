@@ -1,0 +1,75 @@
+//! Ratios of two runs, phase by phase.
+
+use std::fmt::Write as _;
+
+use crate::result::{Phase, Run};
+
+/// Two fixed loops that differ by more than this share make ratios doubtful.
+const DOUBTFUL_SPREAD: f64 = 0.1;
+
+/// A table of B's figures as a multiple of A's, for every load that both have.
+pub fn table(a: &Run, b: &Run) -> String {
+    let mut text = String::new();
+    // Infallible: it writes into a String. So below.
+    let _ = writeln!(text, "B as a multiple of A; above 1 is more (better for throughput, worse for the others)");
+    let _ = writeln!(text, "{:<18} {:>10} {:>8} {:>8} {:>8}", "load", "per second", "p50", "p99", "CPU");
+    let mut pairs = 0;
+    for (of_a, of_b) in a.phases.iter().flat_map(|of_a| b.phases.iter().map(move |of_b| (of_a, of_b))) {
+        if of_a.load != of_b.load {
+            continue;
+        }
+        pairs += 1;
+        let ratio = |figure: &dyn Fn(&Phase) -> f64| figure(of_b) / figure(of_a);
+        let _ = writeln!(
+            text,
+            "{:<18} {:>10.2} {:>8.2} {:>8.2} {:>8.2}",
+            of_a.load.to_string(),
+            ratio(&Phase::per_second),
+            ratio(&|phase| phase.latency_ms(50.0)),
+            ratio(&|phase| phase.latency_ms(99.0)),
+            ratio(&Phase::cpu_us_in_all),
+        );
+    }
+    if pairs == 0 {
+        text.push_str("no load is in both\n");
+    }
+    let loops = [a.fixed_loop_ms, b.fixed_loop_ms].concat();
+    let (least, most) = (loops.iter().copied().fold(f64::MAX, f64::min), loops.iter().copied().fold(0.0, f64::max));
+    let spread = most / least - 1.0;
+    let _ = writeln!(text, "fixed CPU loop: {least:.0} to {most:.0} ms, spread {:.0} %", spread * 100.0);
+    if spread > DOUBTFUL_SPREAD {
+        text.push_str("the machine was not equally fast for both: these ratios are doubtful\n");
+    }
+    if a.scenario != b.scenario {
+        let _ = writeln!(text, "A is the scenario {}, B is {}", a.scenario.name(), b.scenario.name());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::result::tests::run;
+
+    use super::*;
+
+    #[test]
+    fn ratios_are_b_over_a() {
+        let text = table(&run(64, 1000, 40.0, 500.0), &run(64, 2000, 30.0, 250.0));
+        let line = text.lines().find(|line| line.starts_with("64 connections")).unwrap();
+        let figures: Vec<&str> = line.split_whitespace().skip(2).collect();
+        assert_eq!(figures, ["2.00", "0.75", "0.75", "0.50"]);
+        assert!(!text.contains("doubtful"));
+    }
+
+    #[test]
+    fn a_machine_that_drifted_is_named() {
+        let mut slow = run(64, 1000, 40.0, 500.0);
+        slow.fixed_loop_ms = [200.0, 300.0];
+        assert!(table(&run(64, 1000, 40.0, 500.0), &slow).contains("doubtful"));
+    }
+
+    #[test]
+    fn different_loads_are_not_compared() {
+        assert!(table(&run(64, 1000, 40.0, 500.0), &run(256, 1000, 40.0, 500.0)).contains("no load is in both"));
+    }
+}

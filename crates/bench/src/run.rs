@@ -1,0 +1,241 @@
+//! One run: a stack of its own, data, warm-up, phases, audit.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use stack::{Data, Kind, Progress, Shop, Stack, StackOptions};
+
+use crate::audit::{self, Told, Verdict};
+use crate::client::Orders;
+use crate::cpu::{self, Snapshot};
+use crate::result::{Load, Phase, Run};
+use crate::scenario::{Goods, Scenario};
+use crate::tally::Tally;
+use crate::{closed, open, report};
+
+/// Undecided orders of broken connections get this long before the audit.
+const SETTLE: Duration = Duration::from_secs(60);
+/// Connections of the warm-up.
+const WARM_UP_CONNECTIONS: usize = 64;
+
+/// What is measured, and on what.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Plan {
+    /// What the load does
+    #[arg(long, value_enum, default_value_t = Scenario::Checkout)]
+    pub scenario: Scenario,
+    /// Closed loop: connections of each measured phase [default: 64,256, unless --rate is given]
+    #[arg(long, value_delimiter = ',')]
+    pub connections: Vec<usize>,
+    /// Open loop: arrivals per second of each measured phase
+    #[arg(long, value_delimiter = ',')]
+    pub rate: Vec<f64>,
+    /// Seconds of load before anything is measured: the JVM compiles
+    #[arg(long, default_value_t = 30)]
+    pub warmup_s: u64,
+    /// Seconds of each measured phase
+    #[arg(long, default_value_t = 20)]
+    pub seconds: u64,
+    /// Fresh orders; each is checked out once
+    #[arg(long, default_value_t = 400_000)]
+    pub orders: u64,
+    /// Items and users, each
+    #[arg(long, default_value_t = 100_000)]
+    pub items: u64,
+    /// Replicas of each service
+    #[arg(long, default_value_t = 1)]
+    pub replicas: u32,
+    /// Partitions of each topic
+    #[arg(long, default_value_t = 100)]
+    pub partitions: u32,
+    /// More settings for the services, NAME=VALUE
+    #[arg(long = "env")]
+    pub envs: Vec<String>,
+    /// Folder of the stack's data and logs
+    #[arg(long, default_value = ".stack/bench")]
+    pub dir: PathBuf,
+}
+
+/// A stack with data on it, and what its clients have been told.
+pub struct Course {
+    /// The stack.
+    pub stack: Stack,
+    authority: Arc<str>,
+    goods: Goods,
+    orders: Arc<Orders>,
+    told: Told,
+    /// Seconds that the data took to load.
+    pub load_s: f64,
+}
+
+impl Plan {
+    /// The loads of the measured phases, in this order.
+    pub fn loads(&self) -> anyhow::Result<Vec<Load>> {
+        ensure!(self.rate.iter().all(|rate| *rate > 0.0), "--rate needs numbers above 0");
+        ensure!(!self.connections.contains(&0), "--connections needs numbers above 0");
+        let connections =
+            if self.connections.is_empty() && self.rate.is_empty() { vec![64, 256] } else { self.connections.clone() };
+        let closed = connections.into_iter().map(Load::Connections);
+        Ok(closed.chain(self.rate.iter().copied().map(Load::Rate)).collect())
+    }
+
+    fn environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let pair = |env: &String| {
+            let (name, value) = env.split_once('=').with_context(|| format!("--env {env}: write NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        };
+        self.envs.iter().map(pair).collect()
+    }
+
+    /// Does all of it and prints as it goes.
+    pub async fn run(&self) -> anyhow::Result<Run> {
+        let loads = self.loads()?;
+        let mut course = Course::begin(self).await?;
+        let mut run = Run::new(self.scenario, cpu::fixed_loop_ms());
+        run.replicas = self.replicas;
+        run.partitions = self.partitions;
+        run.items = self.items;
+        run.envs = self.environment()?;
+        run.load_s = course.load_s;
+        println!("{}", report::head(&run));
+        course.warm_up(Duration::from_secs(self.warmup_s)).await?;
+        for load in loads {
+            let phase = course.phase(load, Duration::from_secs(self.seconds)).await?;
+            for line in report::phase(&phase) {
+                println!("{line}");
+            }
+            run.phases.push(phase);
+        }
+        run.fixed_loop_ms[1] = cpu::fixed_loop_ms();
+        println!("fixed CPU loop: {:.0} ms before, {:.0} ms after", run.fixed_loop_ms[0], run.fixed_loop_ms[1]);
+        course.end().await?;
+        Ok(run)
+    }
+}
+
+impl Course {
+    /// Starts a stack without a past and loads the data.
+    pub async fn begin(plan: &Plan) -> anyhow::Result<Self> {
+        let mut options = StackOptions::new(&std::path::absolute(&plan.dir)?)?;
+        options.data = Data::Forget;
+        options.replicas = plan.replicas;
+        options.partitions = plan.partitions;
+        options.envs.extend(plan.environment()?);
+        let progress = Progress::for_people();
+        let stack = Stack::start(options, &progress).await?;
+        progress.finish();
+        let goods = plan.scenario.goods(plan.items, plan.orders);
+        let begin = Instant::now();
+        goods.load(&Shop::new(stack.gateway_url())).await?;
+        Ok(Self {
+            authority: stack.gateway_url().trim_start_matches("http://").into(),
+            goods,
+            orders: Arc::new(Orders::new(plan.scenario, goods, plan.orders)),
+            told: Told::default(),
+            load_s: begin.elapsed().as_secs_f64(),
+            stack,
+        })
+    }
+
+    /// Load that is not measured.
+    pub async fn warm_up(&mut self, time: Duration) -> anyhow::Result<()> {
+        let (tally, elapsed) = self.load(Load::Connections(WARM_UP_CONNECTIONS), time).await?;
+        println!("warm-up: {} paid in {:.1} s", tally.paid, elapsed.as_secs_f64());
+        self.told.add(tally);
+        Ok(())
+    }
+
+    /// One measured phase.
+    pub async fn phase(&mut self, load: Load, time: Duration) -> anyhow::Result<Phase> {
+        let before = Snapshot::take(&self.processes());
+        let (tally, elapsed) = self.load(load, time).await?;
+        let used_s = Snapshot::take(&self.processes()).since(&before);
+        ensure!(!tally.ran_dry, "the fresh orders were used up before the time was over: raise --orders");
+        let peak = |(name, pid): (String, u32)| Some((name, cpu::peak_memory(pid)? as f64 / 1e6));
+        let memory_mb = self.processes().into_iter().filter_map(peak).collect();
+        let phase = Phase::new(load, &tally, elapsed.as_secs_f64(), &used_s, memory_mb);
+        self.told.add(tally);
+        Ok(phase)
+    }
+
+    async fn load(&self, load: Load, time: Duration) -> anyhow::Result<(Tally, Duration)> {
+        let shown = tokio::spawn(show(load, Arc::clone(&self.orders)));
+        let outcome = match load {
+            Load::Connections(connections) => closed::run(&self.authority, connections, time, &self.orders).await,
+            Load::Rate(rate) => open::run(&self.authority, rate, time, &self.orders).await,
+        };
+        shown.abort();
+        // Aborting is its only end; afterwards nobody moves the line.
+        let _ = shown.await;
+        outcome
+    }
+
+    /// Audits the stores and ends the stack. An error when the stores and what was told do not agree.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        self.told.prepared = self.orders.taken();
+        let audited = self.audit().await;
+        self.stack.stop().await?;
+        let verdict = audited?;
+        println!(
+            "audit passed: {} orders answered 200, {} paid, {} pieces and {} credit taken",
+            self.told.paid.len(),
+            verdict.paid,
+            verdict.pieces,
+            verdict.credit
+        );
+        Ok(())
+    }
+
+    async fn audit(&self) -> anyhow::Result<Verdict> {
+        let store = |kind: Kind| {
+            let name = kind.store().with_context(|| format!("{} has no store", kind.name()))?;
+            let process = self.stack.process(name).with_context(|| format!("{name} does not run"))?;
+            Ok::<_, anyhow::Error>(process.address)
+        };
+        let at = audit::Addresses {
+            order: store(Kind::OrderSvc)?,
+            stock: store(Kind::StockSvc)?,
+            payment: store(Kind::PaymentSvc)?,
+        };
+        let begin = Instant::now();
+        loop {
+            match audit::audit(&at, &self.goods, &self.told).await {
+                Ok(verdict) => return Ok(verdict),
+                Err(error) if begin.elapsed() > SETTLE => return Err(error.context("audit FAILED")),
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+
+    /// What is measured: every process of the stack, and this one.
+    fn processes(&self) -> Vec<(String, u32)> {
+        let of_stack = self.stack.processes().into_iter().map(|process| (process.name.clone(), process.pid));
+        of_stack.chain([("generator".to_owned(), std::process::id())]).collect()
+    }
+}
+
+/// In a terminal, a moving line says how far a phase is. Never ends.
+async fn show(load: Load, orders: Arc<Orders>) {
+    let progress = ClearOnDrop(Progress::for_people());
+    let (begin, first) = (Instant::now(), orders.begun());
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let mut last = first;
+    loop {
+        ticks.tick().await;
+        let begun = orders.begun();
+        let seconds = begin.elapsed().as_secs();
+        progress.0.update(&format!("{load}: {seconds} s, {} begun, {}/s now", begun - first, begun - last));
+        last = begun;
+    }
+}
+
+struct ClearOnDrop(Progress);
+
+impl Drop for ClearOnDrop {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}

@@ -1,0 +1,112 @@
+//! What the load does, and what must lie in the stores for it.
+
+use anyhow::ensure;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use stack::Shop;
+
+/// Price of every item; an order of `batch_init` has two lines of one piece each.
+pub const ITEM_PRICE: u64 = 1;
+/// Pieces of each item and credit of each user: more than any run can take.
+pub const PLENTY: u64 = 1_000_000_000;
+/// Items of the scenario `hot-100`.
+const HOT_ITEMS: u64 = 100;
+
+/// What the load does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// Checks fresh orders out: two lines each, over all items and users; all succeed
+    Checkout,
+    /// Creates an order, adds two items, checks it out, finds it; all succeed
+    Mix,
+    /// Checks fresh orders out; half of the users have no credit, so their stock is given back
+    Refuse,
+    /// Checks fresh orders out that all want the same item
+    FlashSale,
+    /// Checks fresh orders out that all draw from 100 items
+    #[value(name = "hot-100")]
+    #[serde(rename = "hot-100")]
+    Hot100,
+}
+
+/// What was written into the stores before the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goods {
+    /// Items `0 … items-1`, each with [`PLENTY`] pieces.
+    pub items: u64,
+    /// Users `0 … users-1`.
+    pub users: u64,
+    /// Users below this number have [`PLENTY`] of credit, the others none.
+    pub rich: u64,
+    /// Orders `0 … orders-1`; none for a scenario that creates its own.
+    pub orders: u64,
+}
+
+impl Goods {
+    /// Credit that the user began with.
+    pub fn credit(&self, user: u64) -> u64 {
+        if user < self.rich { PLENTY } else { 0 }
+    }
+
+    /// Writes all of it by `batch_init`.
+    pub async fn load(&self, shop: &Shop) -> anyhow::Result<()> {
+        let Self { items, users, rich, orders } = self;
+        let mut paths = vec![format!("/stock/batch_init/{items}/{PLENTY}/{ITEM_PRICE}")];
+        if rich < users {
+            paths.push(format!("/payment/batch_init/{users}/0"));
+        }
+        paths.push(format!("/payment/batch_init/{rich}/{PLENTY}"));
+        paths.push(format!("/orders/batch_init/{orders}/{items}/{users}/{ITEM_PRICE}"));
+        for path in paths {
+            let answer = shop.post(&path).await?;
+            ensure!(answer.is_success(), "POST {path}: {} {}", answer.status, answer.text());
+        }
+        Ok(())
+    }
+}
+
+impl Scenario {
+    /// What it needs, of this size at most.
+    pub fn goods(self, items: u64, orders: u64) -> Goods {
+        match self {
+            Self::Checkout => Goods { items, users: items, rich: items, orders },
+            Self::Mix => Goods { items, users: items, rich: items, orders: 0 },
+            Self::Refuse => Goods { items, users: 2 * items, rich: items, orders },
+            Self::FlashSale => Goods { items: 1, users: items, rich: items, orders },
+            Self::Hot100 => Goods { items: HOT_ITEMS.min(items), users: items, rich: items, orders },
+        }
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::Mix => "mix",
+            Self::Refuse => "refuse",
+            Self::FlashSale => "flash-sale",
+            Self::Hot100 => "hot-100",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_users_of_refuse_have_nothing() {
+        let goods = Scenario::Refuse.goods(10, 100);
+        let poor = (0..goods.users).filter(|user| goods.credit(*user) == 0).count();
+        assert_eq!((goods.users, poor), (20, 10));
+    }
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for scenario in Scenario::value_variants() {
+            let value = scenario.to_possible_value().map(|value| value.get_name().to_owned());
+            assert_eq!(value.as_deref(), Some(scenario.name()));
+            assert_eq!(serde_json::to_value(scenario).ok(), Some(scenario.name().into()));
+        }
+    }
+}
