@@ -19,7 +19,7 @@ pub async fn run(
     let loops: Vec<_> = (0..connections)
         .map(|_| tokio::spawn(one_connection(Arc::clone(authority), begin, begin + time, Arc::clone(orders))))
         .collect();
-    let mut total = Tally::new(begin)?;
+    let mut total = Tally::new(begin, None)?;
     for task in loops {
         total.merge(task.await.context("join a connection")??)?;
     }
@@ -32,7 +32,7 @@ async fn one_connection(
     until: Instant,
     orders: Arc<Orders>,
 ) -> anyhow::Result<Tally> {
-    let mut tally = Tally::new(begin)?;
+    let mut tally = Tally::new(begin, None)?;
     let mut client = Client::connect(&authority).await?;
     while Instant::now() < until {
         let Some(fresh) = orders.take() else {

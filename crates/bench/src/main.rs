@@ -51,6 +51,7 @@ enum Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    service_kit::process::raise_file_limit();
     match cli.command {
         None => {
             let run = cli.plan.run().await?;

@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use crate::client::{Client, Fresh, Orders};
 use crate::tally::{Ended, Tally};
 
-/// Most connections; arrivals beyond wait, and their latency counts.
-pub const MAX_CONNECTIONS: usize = 4096;
+/// Most connections; arrivals beyond wait, and their latency counts. More than the requests that the gateway lets in, so that
+/// it can be seen refusing, and fewer than the connections that it takes.
+const MAX_CONNECTIONS: usize = 8000;
 
 /// What the checkouts of one phase share.
 struct Loop {
@@ -26,7 +27,8 @@ struct Loop {
     tally: Mutex<Tally>,
 }
 
-/// Lets `rate` checkouts per second arrive for `time`, evenly spaced, and waits for the last answer.
+/// Lets `rate` checkouts per second arrive for `time`, evenly spaced, and waits for the last answer; the phase ends
+/// with the arrivals.
 pub async fn run(
     authority: &Arc<str>,
     rate: f64,
@@ -39,7 +41,7 @@ pub async fn run(
         orders: Arc::clone(orders),
         idle: Mutex::default(),
         free: Semaphore::new(MAX_CONNECTIONS),
-        tally: Mutex::new(Tally::new(begin)?),
+        tally: Mutex::new(Tally::new(begin, Some(begin + time))?),
     });
     let mut under_way = JoinSet::new();
     let arrivals = (rate * time.as_secs_f64()).floor() as u64;
@@ -55,7 +57,6 @@ pub async fn run(
         under_way.spawn(Arc::clone(&shared).one(fresh, due));
         while under_way.try_join_next().is_some() {}
     }
-    // The rate is that of the arrivals: the wait for the last answers does not count as time of the phase.
     let elapsed = begin.elapsed();
     while under_way.join_next().await.is_some() {}
     let shared = Arc::into_inner(shared).context("all checkouts have ended")?;

@@ -65,6 +65,8 @@ pub struct Phase {
     pub load: Load,
     /// How long, in seconds.
     pub seconds: f64,
+    /// Paid or refused before the phase's end: an open loop waits for the rest, which does not count as throughput.
+    pub in_time: u64,
     /// Answers 200.
     pub paid: u64,
     /// Answers 4xx other than 429.
@@ -97,6 +99,7 @@ impl Phase {
         Self {
             load,
             seconds,
+            in_time: tally.in_time,
             paid: tally.paid,
             refused: tally.refused,
             shed: tally.shed,
@@ -108,9 +111,9 @@ impl Phase {
         }
     }
 
-    /// Checkouts per second that were decided: paid or refused.
+    /// Checkouts per second that were decided, paid or refused, before the phase's end.
     pub fn per_second(&self) -> f64 {
-        (self.paid + self.refused) as f64 / self.seconds.max(1e-9)
+        self.in_time as f64 / self.seconds.max(1e-9)
     }
 
     /// Latency at one of the kept percentiles.
@@ -169,6 +172,7 @@ pub(crate) mod tests {
         run.phases.push(Phase {
             load: Load::Connections(connections),
             seconds: 10.0,
+            in_time: paid,
             paid,
             refused: 0,
             shed: 0,
@@ -195,7 +199,7 @@ pub(crate) mod tests {
 
     #[test]
     fn figures_follow_from_the_tally() {
-        let mut tally = Tally::new(std::time::Instant::now()).unwrap();
+        let mut tally = Tally::new(std::time::Instant::now(), None).unwrap();
         for (order, status) in [200, 200, 402, 429].into_iter().enumerate() {
             let ended = crate::tally::Ended::from_status(Some(status));
             tally.record(order.to_string(), ended, std::time::Duration::from_millis(10));

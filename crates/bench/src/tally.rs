@@ -46,6 +46,8 @@ pub struct Second {
 pub struct Tally {
     /// When the phase began.
     begin: Instant,
+    /// When it ends: what is decided later does not count as throughput.
+    end: Option<Instant>,
     /// Latency in microseconds of every answer but 429.
     pub latency_us: Histogram<u64>,
     /// By [`Ended`].
@@ -56,6 +58,8 @@ pub struct Tally {
     pub shed: u64,
     /// Answers 5xx and broken connections.
     pub unknown: u64,
+    /// Paid or refused before the phase's end.
+    pub in_time: u64,
     /// By the second of the answer.
     pub seconds: Vec<Second>,
     /// Orders answered 200, for the audit.
@@ -69,15 +73,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing yet.
-    pub fn new(begin: Instant) -> anyhow::Result<Self> {
+    /// Nothing yet. Without an end everything is in time.
+    pub fn new(begin: Instant, end: Option<Instant>) -> anyhow::Result<Self> {
         Ok(Self {
             begin,
+            end,
             latency_us: Histogram::new_with_max(LONGEST_US, 3).context("make a histogram")?,
             paid: 0,
             refused: 0,
             shed: 0,
             unknown: 0,
+            in_time: 0,
             seconds: Vec::new(),
             paid_orders: Vec::new(),
             refused_orders: Vec::new(),
@@ -96,6 +102,10 @@ impl Tally {
             self.seconds[second].paid += 1;
         } else {
             self.seconds[second].others += 1;
+        }
+        let is_in_time = self.end.is_none_or(|end| Instant::now() <= end);
+        if is_in_time && matches!(ended, Ended::Paid | Ended::Refused) {
+            self.in_time += 1;
         }
         if ended != Ended::Shed {
             self.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US));
@@ -132,6 +142,7 @@ impl Tally {
         self.refused += other.refused;
         self.shed += other.shed;
         self.unknown += other.unknown;
+        self.in_time += other.in_time;
         if self.seconds.len() < other.seconds.len() {
             self.seconds.resize(other.seconds.len(), Second::default());
         }
@@ -154,10 +165,10 @@ mod tests {
     #[test]
     fn tallies_add_up() {
         let begin = Instant::now();
-        let mut sum = Tally::new(begin).unwrap();
+        let mut sum = Tally::new(begin, None).unwrap();
         let statuses = [Some(200), Some(200), Some(402), Some(429), Some(504), None];
         for (order, status) in statuses.into_iter().enumerate() {
-            let mut one = Tally::new(begin).unwrap();
+            let mut one = Tally::new(begin, None).unwrap();
             one.record(order.to_string(), Ended::from_status(status), Duration::from_millis(5));
             sum.merge(one).unwrap();
         }
@@ -166,6 +177,15 @@ mod tests {
         assert_eq!(sum.unknown_orders, ["4", "5"]);
         assert_eq!(sum.latency_us.len(), 5, "what was shed at once says nothing about latency");
         let counted = sum.seconds.iter().map(|second| second.paid + second.others).sum::<u64>();
-        assert_eq!(counted, 6);
+        assert_eq!((counted, sum.in_time), (6, 3));
+    }
+
+    #[test]
+    fn what_is_answered_after_the_end_is_no_throughput() {
+        let begin = Instant::now();
+        let mut tally = Tally::new(begin, Some(begin)).unwrap();
+        while Instant::now() == begin {}
+        tally.record("late".to_owned(), Ended::Paid, Duration::from_millis(5));
+        assert_eq!((tally.paid, tally.in_time), (1, 0));
     }
 }

@@ -160,7 +160,7 @@ where
 
 /// Every connection is an open file, and the soft limit of a login is often 1 024: takes what the hard limit allows, up
 /// to [`MAX_OPEN_FILES`]. A limit that cannot be raised is not an error, only fewer connections.
-fn raise_file_limit() {
+pub fn raise_file_limit() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let wanted = hard.min(MAX_OPEN_FILES);
     if soft < wanted
