@@ -152,12 +152,11 @@ fn result_record() -> impl Strategy<Value = ResultRecord> {
 }
 
 fn participant_lane() -> impl Strategy<Value = ParticipantLane> {
-    (0..=i64::MAX, any::<u64>(), prop::collection::btree_map(starter(), ended(), 0..4)).prop_map(
-        |(next, behind, floors)| {
-            let replied = next - i64::try_from(behind % 1000).unwrap_or(0).min(next);
-            ParticipantLane { next, replied, floors }
-        },
-    )
+    let floors = || prop::collection::btree_map(starter(), ended(), 0..4);
+    (0..=i64::MAX, any::<u64>(), floors(), floors()).prop_map(|(next, behind, floors, forgotten)| {
+        let replied = next - i64::try_from(behind % 1000).unwrap_or(0).min(next);
+        ParticipantLane { next, replied, floors, forgotten }
+    })
 }
 
 fn step_records() -> impl Strategy<Value = StepRecords> {
@@ -275,6 +274,6 @@ fn equal_values_have_equal_bytes() {
 
 #[test]
 fn a_position_beyond_next_is_impossible() {
-    let bytes = ParticipantLane { next: 4, replied: 5, floors: BTreeMap::new() }.encode();
+    let bytes = ParticipantLane { next: 4, replied: 5, ..Default::default() }.encode();
     assert!(matches!(ParticipantLane::decode(&bytes), Err(DecodeError::Malformed { .. })));
 }

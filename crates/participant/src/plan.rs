@@ -9,7 +9,7 @@ use bytes::Bytes;
 use event_stream::HaltReason;
 use proto::{DecodeError, Wire};
 use redis_txn::Unread;
-use saga_core::ids::{Direction, Lane, Ordinal};
+use saga_core::ids::{Direction, Lane, Ordinal, Starter};
 use saga_core::participant::{Admission, ParticipantLane, StepRecord, StepRecords, admit};
 use saga_core::record::{Command, CommandRecord, Floor, Outcome, Reply};
 
@@ -18,6 +18,9 @@ use crate::values::{Draft, Values, read};
 
 /// Most records of a lane in one transaction: a window of the starter, so that it passes in one piece.
 pub const MAX_CHUNK_RECORDS: usize = 64;
+/// Most sagas whose step records one transaction deletes: more than a chunk begins, so that forgetting keeps up, and few
+/// enough that nobody waits for it.
+const MAX_FORGOTTEN: usize = 2 * MAX_CHUNK_RECORDS;
 
 /// The key of a lane's positions and floors.
 pub fn lane_key(lane: Lane) -> String {
@@ -25,8 +28,8 @@ pub fn lane_key(lane: Lane) -> String {
 }
 
 /// The key of all step records of one saga: named by ordinal, so that records can be dropped by floor.
-fn record_key(ordinal: &Ordinal) -> String {
-    format!("rec:{}:{}:{}", ordinal.lane, ordinal.starter, ordinal.sequence)
+fn record_key(lane: Lane, starter: &Starter, sequence: u64) -> String {
+    format!("rec:{lane}:{starter}:{sequence}")
 }
 
 /// One record of the command topic, read.
@@ -65,7 +68,8 @@ impl Entry {
                 Work::Unusable { why: format!("a command of lane {} in lane {lane}", command.ordinal.lane) }
             }
             Ok(CommandRecord::Command(command)) => {
-                Work::Command { record_key: record_key(&command.ordinal), command: Box::new(command) }
+                let Ordinal { lane, starter, sequence } = &command.ordinal;
+                Work::Command { record_key: record_key(*lane, starter, *sequence), command: Box::new(command) }
             }
             Ok(CommandRecord::Floor(floor)) => Work::Floor(floor),
             Err(cause @ DecodeError::Malformed { .. }) => Work::Unusable { why: cause.to_string() },
@@ -138,6 +142,10 @@ pub struct Executed {
     pub notes: Vec<Note>,
     /// Why the chunk ends before its last entry, if it does: the lane halts.
     pub stop: Option<HaltReason>,
+    /// How many sagas' step records were deleted, which may not have been there.
+    pub forgotten: usize,
+    /// Step records of ended sagas are left: another chunk, empty perhaps, should follow.
+    pub has_to_forget: bool,
 }
 
 /// The answer to one entry of the chunk.
@@ -181,8 +189,7 @@ where
         lane.next = entry.offset + 1;
     }
     lane.replied = lane.replied.max(chunk.replied).min(lane.next);
-    execution.finish(chunk.lane, &lane);
-    let mut done = execution.done;
+    let mut done = execution.finish(chunk.lane, &mut lane);
     done.next = lane.next;
     Ok(Verdict::Executed(done))
 }
@@ -322,14 +329,22 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
         self.done.notes.push(Note { name, offset, detail });
     }
 
-    /// Writes the step records and the lane's positions beside the effects.
-    fn finish(&mut self, lane: Lane, value: &ParticipantLane) {
-        for (key, (records, changed)) in std::mem::take(&mut self.records) {
+    /// Writes the step records and the lane's positions beside the effects, and deletes step records that nobody can
+    /// ask for any more: every command of an ended saga is *stale* by the floor, before its records are looked at.
+    fn finish(mut self, lane: Lane, value: &mut ParticipantLane) -> Executed {
+        for (key, (records, changed)) in self.records {
             if changed {
                 self.values.set(key.to_owned(), records.encode());
             }
         }
+        let forgotten = value.forget(MAX_FORGOTTEN);
+        self.done.forgotten = forgotten.len();
+        self.done.has_to_forget = value.has_to_forget();
+        for (starter, sequence) in forgotten {
+            self.values.unlink(record_key(lane, &starter, sequence));
+        }
         self.values.set(lane_key(lane), value.encode());
+        self.done
     }
 }
 

@@ -60,6 +60,37 @@ impl EndedSequences {
         (self.below..next).filter(|sequence| !self.contains(*sequence))
     }
 
+    /// The sequences of this set that are not in the other one, ascending. Takes time for what it gives and for the
+    /// ranges in between, not for what is in both.
+    pub fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u64> + 'a {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let candidate = self.first_from(from)?;
+                from = other.first_missing_from(candidate);
+                if from == candidate {
+                    from += 1;
+                    return Some(candidate);
+                }
+            }
+        })
+    }
+
+    /// The first member at or after `sequence`.
+    fn first_from(&self, sequence: u64) -> Option<u64> {
+        if self.contains(sequence) {
+            return Some(sequence);
+        }
+        self.above.range(sequence..).next().map(|(start, _)| *start)
+    }
+
+    /// The first sequence at or after `sequence` that is no member.
+    fn first_missing_from(&self, sequence: u64) -> u64 {
+        let sequence = sequence.max(self.below);
+        let range = self.above.range(..=sequence).next_back();
+        range.map_or(sequence, |(_, end)| sequence.max(*end))
+    }
+
     fn insert_range(&mut self, start: u64, end: u64) {
         if end <= start {
             return;
@@ -106,6 +137,18 @@ mod tests {
                 let rebuilt = EndedSequences::new(ended.below(), ended.above());
                 prop_assert_eq!(&rebuilt, &ended);
             }
+        }
+
+        #[test]
+        fn without_is_the_difference(left in prop::collection::vec(0_u64..64, 0..60), right in prop::collection::vec(0_u64..64, 0..60)) {
+            let build = |sequences: &[u64]| {
+                let mut ended = EndedSequences::default();
+                for sequence in sequences { ended.insert(*sequence); }
+                ended
+            };
+            let model: BTreeSet<u64> = left.iter().filter(|sequence| !right.contains(sequence)).copied().collect();
+            let found: Vec<u64> = build(&left).without(&build(&right)).collect();
+            prop_assert_eq!(found, Vec::from_iter(model));
         }
 
         #[test]

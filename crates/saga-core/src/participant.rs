@@ -19,12 +19,38 @@ pub struct ParticipantLane {
     pub replied: i64,
     /// Per starter: which sagas have ended. Only ever grows.
     pub floors: BTreeMap<Starter, EndedSequences>,
+    /// Per starter: of which ended sagas the step records are deleted. A part of `floors`.
+    pub forgotten: BTreeMap<Starter, EndedSequences>,
 }
 
 impl ParticipantLane {
     /// Takes a floor record in: the highest floor and the union of the ranges.
     pub fn raise_floor(&mut self, floor: &Floor) {
         self.floors.entry(floor.starter.clone()).or_default().union(&floor.ended);
+    }
+
+    /// Chooses up to `most` ended sagas whose step records shall be deleted in the same EXEC as this value is written, and
+    /// counts them as forgotten. Asked again until it gives none, it forgets everything that has ended.
+    pub fn forget(&mut self, most: usize) -> Vec<(Starter, u64)> {
+        let mut chosen = Vec::new();
+        for (starter, ended) in &self.floors {
+            let forgotten = self.forgotten.entry(starter.clone()).or_default();
+            let sequences: Vec<u64> = ended.without(forgotten).take(most - chosen.len()).collect();
+            for sequence in sequences {
+                forgotten.insert(sequence);
+                chosen.push((starter.clone(), sequence));
+            }
+        }
+        chosen
+    }
+
+    /// Whether step records of ended sagas are still to be deleted.
+    pub fn has_to_forget(&self) -> bool {
+        let none = EndedSequences::default();
+        let has_more = |(starter, ended): (&Starter, &EndedSequences)| {
+            ended.without(self.forgotten.get(starter).unwrap_or(&none)).next().is_some()
+        };
+        self.floors.iter().any(has_more)
     }
 
     /// Whether the saga with this ordinal has ended, so that a command of it is *stale*.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message;
+use saga_core::ended::EndedSequences;
+use saga_core::ids::Starter;
 use saga_core::participant::{ParticipantLane, StepRecord, StepRecords};
 use saga_core::starter::StarterLane;
 use wire::participant_lane::StarterFloor;
@@ -19,12 +21,9 @@ const STARTER_LANE: &str = "starter lane";
 
 impl Wire for ParticipantLane {
     fn encode(&self) -> Bytes {
-        let floors = self
-            .floors
-            .iter()
-            .map(|(starter, ended)| StarterFloor { starter: Some(starter.into()), ended: Some(ended.into()) })
-            .collect();
-        wire::ParticipantLane { format: FORMAT, next: self.next, replied: self.replied, floors }.encode_to_vec().into()
+        let (floors, forgotten) = (write_floors(&self.floors), write_floors(&self.forgotten));
+        let lane = wire::ParticipantLane { format: FORMAT, next: self.next, replied: self.replied, floors, forgotten };
+        lane.encode_to_vec().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
@@ -34,16 +33,28 @@ impl Wire for ParticipantLane {
         if replied > next {
             return Err(malformed(PARTICIPANT_LANE, format!("replied {replied} is beyond next {next}")));
         }
-        let mut floors = BTreeMap::new();
-        for floor in lane.floors {
-            let starter = read_starter(PARTICIPANT_LANE, floor.starter)?;
-            let ended = read_ended(PARTICIPANT_LANE, floor.ended)?;
-            if floors.insert(starter, ended).is_some() {
-                return Err(malformed(PARTICIPANT_LANE, "a starter has two floors"));
-            }
-        }
-        Ok(Self { next, replied, floors })
+        Ok(Self { next, replied, floors: read_floors(lane.floors)?, forgotten: read_floors(lane.forgotten)? })
     }
+}
+
+fn write_floors(floors: &BTreeMap<Starter, EndedSequences>) -> Vec<StarterFloor> {
+    let write = |(starter, ended): (&Starter, &EndedSequences)| StarterFloor {
+        starter: Some(starter.into()),
+        ended: Some(ended.into()),
+    };
+    floors.iter().map(write).collect()
+}
+
+fn read_floors(floors: Vec<StarterFloor>) -> Result<BTreeMap<Starter, EndedSequences>, DecodeError> {
+    let mut read = BTreeMap::new();
+    for floor in floors {
+        let starter = read_starter(PARTICIPANT_LANE, floor.starter)?;
+        let ended = read_ended(PARTICIPANT_LANE, floor.ended)?;
+        if read.insert(starter, ended).is_some() {
+            return Err(malformed(PARTICIPANT_LANE, "a starter has two floors"));
+        }
+    }
+    Ok(read)
 }
 
 impl Wire for StepRecords {

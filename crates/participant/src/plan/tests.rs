@@ -291,6 +291,40 @@ fn below_the_floor_is_stale_before_the_step_record() {
 }
 
 #[test]
+fn step_records_of_ended_sagas_are_deleted() {
+    let mut store = purse_of(10);
+    outcomes(&mut store, &[action(0, 1), action(1, 1), action(2, 1), action(3, 1), action(4, 1)]);
+    let executed = done(&mut store, &chunk(5, &[floor(2, &[(3, 4)])]));
+    assert_eq!((executed.forgotten, executed.has_to_forget), (3, false));
+    assert_eq!([0, 1, 2, 3, 4].map(|sequence| record(&store, sequence).is_some()), [false, false, true, false, true]);
+    assert_eq!(outcomes(&mut store, &[action(1, 1), undo(3, 1)]), [Outcome::Stale, Outcome::Stale]);
+    assert_eq!((purse(&store), record(&store, 1), record(&store, 3)), (5, None, None));
+}
+
+#[test]
+fn forgetting_goes_on_in_pieces() {
+    let mut store = purse_of(0);
+    let many = MAX_FORGOTTEN as u64 + 1;
+    let key = |sequence| record_key(LANE, &ordinal(0).starter, sequence);
+    for sequence in 0..many {
+        store.insert(key(sequence), Bytes::new());
+    }
+    let first = done(&mut store, &chunk(0, &[floor(many, &[])]));
+    assert_eq!((first.forgotten, first.has_to_forget), (MAX_FORGOTTEN, true));
+    assert!(store.contains_key(&key(many - 1)));
+    let second = done(&mut store, &chunk(1, &[]));
+    assert_eq!((second.forgotten, second.has_to_forget), (1, false));
+    assert!(!store.keys().any(|key| key.starts_with("rec:")));
+}
+
+#[test]
+fn a_record_written_in_the_transaction_that_forgets_it_is_gone() {
+    let mut store = purse_of(10);
+    outcomes(&mut store, &[action(0, 1), floor(1, &[])]);
+    assert_eq!(record(&store, 0), None);
+}
+
+#[test]
 fn an_older_floor_lowers_nothing() {
     let mut store = purse_of(10);
     outcomes(&mut store, &[floor(5, &[(7, 9)]), floor(2, &[])]);

@@ -93,3 +93,19 @@ fn a_floor_counts_for_its_starter_only() {
     lane.raise_floor(&floor(1, 3, &[]));
     assert_eq!(ended(&lane, 2), [], "a wiped store counts from 0 again, under another id");
 }
+
+#[test]
+fn what_has_ended_is_forgotten_once_and_in_pieces() {
+    let mut lane = ParticipantLane::default();
+    assert!(!lane.has_to_forget());
+    lane.raise_floor(&floor(1, 3, &[(5, 7)]));
+    lane.raise_floor(&floor(2, 1, &[]));
+    assert_eq!(lane.forget(4), [0, 1, 2, 5].map(|sequence| (starter(1), sequence)));
+    assert!(lane.has_to_forget());
+    assert_eq!(lane.forget(4), [(starter(1), 6), (starter(2), 0)]);
+    assert!(!lane.has_to_forget());
+    assert_eq!(lane.forget(4), []);
+    lane.raise_floor(&floor(1, 7, &[]));
+    assert_eq!(lane.forget(4), [3, 4].map(|sequence| (starter(1), sequence)), "what came above the floor is known");
+    assert_eq!(lane.forgotten, lane.floors);
+}
