@@ -1,16 +1,23 @@
 //! What happens in the gateway: one call for the log line and the metric.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use telemetry::metrics::{GATEWAY_REPEATS, GATEWAY_REQUESTS, GATEWAY_SECONDS, GATEWAY_SHED};
+use telemetry::logs::Throttle;
+use telemetry::metrics::{
+    GATEWAY_GIVEN_UP, GATEWAY_IN_FLIGHT, GATEWAY_REPEATS, GATEWAY_REQUESTS, GATEWAY_SECONDS, GATEWAY_SHED,
+};
 
 use crate::decide::{Attempt, Route};
 
+/// Requests without an answer are said this often.
+static GIVEN_UP: Throttle = Throttle::new(Duration::from_secs(1));
+
 /// A request of the contract has its answer.
-pub(crate) fn answered(route: &Route, status: StatusCode, since: Instant) {
+pub(crate) fn answered(route: &Route, status: StatusCode, since: Instant, in_flight: usize) {
     GATEWAY_REQUESTS.add(1, &[("route", route.pattern), ("status", status.as_str())]);
+    GATEWAY_IN_FLIGHT.set(in_flight as f64, &[]);
     GATEWAY_SECONDS.record(since.elapsed().as_secs_f64(), &[("route", route.pattern)]);
 }
 
@@ -28,5 +35,9 @@ pub(crate) fn repeated(upstream: &'static str, replica: SocketAddr, attempt: Att
 
 /// A request ended without an answer of the service.
 pub(crate) fn given_up(route: &Route, upstream: &'static str, kind: &'static str) {
-    tracing::warn!(route = route.pattern, upstream, kind, "no answer from the service");
+    GATEWAY_GIVEN_UP.add(1, &[("upstream", upstream), ("kind", kind)]);
+    // A service that is away fails every request: said for one of them, counted for all.
+    if let Some(held_back) = GIVEN_UP.admit() {
+        tracing::warn!(route = route.pattern, upstream, kind, held_back, "no answer from the service");
+    }
 }

@@ -62,6 +62,7 @@ impl Gateway {
         let admin_router = admin::router(readiness(upstreams.clone(), shutdown.clone()));
         tokio::spawn(serve(admin, admin_router, Limits::default(), after_drain.clone()));
         let limits = Limits {
+            port: "rest",
             header_timeout: Duration::from_millis(settings.header_timeout_ms),
             max_connections: settings.max_connections,
             drain_deadline: settings.process.drain_deadline().saturating_sub(DRAIN_RESERVE),

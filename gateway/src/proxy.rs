@@ -11,17 +11,16 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body as _;
 use hyper::body::Incoming;
 use service_kit::backoff::Backoff;
 use service_kit::problem::Problem;
 use service_kit::upstream::{Outgoing, RequestError, UpstreamClient, Upstreams};
-use telemetry::context::{client_span, http_span, inject, record_status};
+use telemetry::context::{RequestTrace, UpstreamSpan, inject};
 use tokio::sync::Semaphore;
-use tracing::Span;
 
 use crate::decide::{self, Attempt, Next, NoRoute, Repeat, Route, Service};
 use crate::events;
@@ -53,6 +52,7 @@ pub(crate) struct Proxy {
     payment: Arc<Upstreams>,
     client: UpstreamClient,
     places: Semaphore,
+    max_requests: usize,
     request_timeout: Duration,
     max_body_bytes: usize,
 }
@@ -62,8 +62,8 @@ struct Call<'call> {
     route: &'static Route,
     key: Option<&'call str>,
     upstreams: &'call Upstreams,
-    incoming: &'call HeaderMap,
-    span: &'call Span,
+    trace: &'call RequestTrace,
+    attempts: u32,
     outgoing: Outgoing,
     deadline: Instant,
 }
@@ -76,12 +76,14 @@ struct Tried {
 
 impl Proxy {
     pub(crate) fn new(settings: &Settings, [orders, stock, payment]: [Arc<Upstreams>; 3]) -> Arc<Self> {
+        let max_requests = settings.max_requests.min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             orders,
             stock,
             payment,
             client: UpstreamClient::new(),
-            places: Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)),
+            places: Semaphore::new(max_requests),
+            max_requests,
             request_timeout: settings.request_timeout(),
             max_body_bytes: settings.max_body_bytes,
         })
@@ -99,7 +101,7 @@ impl Proxy {
         }
     }
 
-    async fn answer(&self, route: &'static Route, request: Request, span: &Span, since: Instant) -> Response {
+    async fn answer(&self, route: &'static Route, request: Request, trace: &RequestTrace, since: Instant) -> Response {
         // Held until the answer's head is known: that is what costs the services something.
         let Ok(_place) = self.places.try_acquire() else {
             events::shed(route);
@@ -118,8 +120,8 @@ impl Proxy {
             route,
             key: decide::key(route, parts.uri.path()),
             upstreams: self.upstreams(route.service),
-            incoming: &parts.headers,
-            span,
+            trace,
+            attempts: 0,
             outgoing,
             deadline,
         };
@@ -171,8 +173,11 @@ impl Proxy {
     }
 
     async fn attempt(&self, replica: SocketAddr, call: &mut Call<'_>) -> Tried {
-        let span = client_span(call.outgoing.method.as_str(), call.upstreams.name(), call.span);
-        inject(&span, call.incoming, &mut call.outgoing.headers);
+        let trace = call.trace.context();
+        let (method, path) = (call.outgoing.method.as_str(), call.outgoing.path.path());
+        let span = UpstreamSpan::begin(method, call.route.pattern, path, replica, call.attempts, trace);
+        call.attempts += 1;
+        inject(&span.context(trace), &mut call.outgoing.headers);
         let timeout = call.attempt_timeout();
         let exchange = self.exchange(replica, &call.outgoing, timeout);
         let result = match call.route.repeat {
@@ -185,11 +190,12 @@ impl Proxy {
         match result {
             Ok(answer) => {
                 let status = answer.status().as_u16();
-                record_status(&span, status);
+                span.answered(status);
                 Tried { attempt: Attempt::Answered(status), answer: Some(answer) }
             }
             Err(error) => {
                 tracing::debug!(upstream = call.upstreams.name(), %replica, %error, "attempt failed");
+                span.failed(error.word());
                 let never_sent = error.certainly_never_sent();
                 if never_sent {
                     call.upstreams.mark_refused(replica);
@@ -261,10 +267,10 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
         Ok(route) => route,
         Err(problem) => return no_route(&problem),
     };
-    let span = http_span(route.method.as_str(), route.pattern, request.headers());
-    let response = proxy.answer(route, request, &span, since).await;
-    record_status(&span, response.status().as_u16());
-    events::answered(route, response.status(), since);
+    let trace = RequestTrace::begin(route.method.as_str(), route.pattern, request.uri().path(), request.headers());
+    let response = trace.run(proxy.answer(route, request, &trace, since)).await;
+    trace.answered(response.status().as_u16());
+    events::answered(route, response.status(), since, proxy.max_requests - proxy.places.available_permits());
     response
 }
 

@@ -48,6 +48,10 @@ pub struct Checkpoints {
     /// The version last loaded or written.
     version: u64,
     stage: Stage,
+    /// When the oldest record was folded that is only in the state.
+    gathering_since: Option<Instant>,
+    /// The same for the snapshot that is not written yet.
+    frozen_since: Option<Instant>,
 }
 
 enum Stage {
@@ -78,12 +82,19 @@ impl Checkpoints {
     }
 
     fn with_commit(lane: Lane, commit: Commit, schedule: CheckpointSchedule, version: u64) -> Self {
-        Self { lane, commit, schedule, writer: Uuid::new_v4(), version, stage: Stage::Gathering }
+        let (writer, stage) = (Uuid::new_v4(), Stage::Gathering);
+        Self { lane, commit, schedule, writer, version, stage, gathering_since: None, frozen_since: None }
     }
 
     /// Records have been folded.
     pub fn folded(&mut self, records: u64, now: Instant) {
         self.schedule.folded(records, now);
+        self.gathering_since.get_or_insert(now);
+    }
+
+    /// When the oldest record was folded that no checkpoint holds.
+    pub fn unsaved_since(&self) -> Option<Instant> {
+        self.frozen_since.or(self.gathering_since)
     }
 
     /// When the loop should call [`Self::freeze_if_due`] although nothing else happens.
@@ -110,6 +121,7 @@ impl Checkpoints {
         if matches!(self.stage, Stage::Gathering) {
             self.stage = Stage::Frozen { changes: state.take_changes(), after: issued, at: now };
             self.schedule.frozen();
+            self.frozen_since = self.gathering_since.take();
         }
     }
 
@@ -147,6 +159,7 @@ impl Checkpoints {
         match outcome {
             Ok(WriteOutcome::Written) => {
                 self.version += 1;
+                self.frozen_since = None;
                 Ok(snapshot)
             }
             Ok(WriteOutcome::Fenced { found }) => {

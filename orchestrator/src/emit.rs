@@ -1,6 +1,7 @@
 //! From effects to records, and the receipts of what was sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use bytes::Bytes;
 use event_stream::{Lane, Outgoing, PublishError};
 use proto::Wire;
 use saga_core::ids::{SagaId, TraceContext};
-use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, ResultRecord};
-use telemetry::context;
+use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, ResultRecord, Timer};
+use telemetry::context::{self, CommandWords, Message};
 
 /// The topic that this service consumes and writes timers and activations to.
 pub const INBOX: &str = "saga.inbox";
@@ -48,14 +49,18 @@ impl Emitter {
     /// rejoins the saga's own trace.
     pub fn command(&mut self, participant: &Arc<str>, command: Command, cause: &TraceContext) {
         let topic = self.command_topic(participant);
-        let headers = headers(&topic, self.lane, command.id.saga, cause, &command.trace);
+        let headers = headers(&topic, self.lane, command.id.saga, &CommandWords(&command.id), cause, &command.trace);
         self.push(topic, CommandRecord::Command(command).encode(), headers);
     }
 
     /// News of a saga for its starter.
     pub fn result(&mut self, topic: String, record: &ResultRecord, cause: &TraceContext) {
         let topic = self.result_topic(topic);
-        let headers = headers(&topic, self.lane, record.saga(), cause, record.trace());
+        let word = match record {
+            ResultRecord::Ended(result) => context::outcome_word(&result.outcome),
+            ResultRecord::Undoing(_) => "undoing",
+        };
+        let headers = headers(&topic, self.lane, record.saga(), &word, cause, record.trace());
         self.push(topic, record.encode(), headers);
     }
 
@@ -68,10 +73,16 @@ impl Emitter {
         }
     }
 
-    /// A record for the lane's own inbox: a timer, an activation.
-    pub fn own(&mut self, event: &InboxEvent, trace: Option<&TraceContext>) {
-        let headers = trace.map(context::to_headers).unwrap_or_default();
-        self.push(self.inbox.clone(), event.encode(), headers);
+    /// A timer for the lane's own inbox; it belongs to the trace of its saga.
+    pub fn timer(&mut self, timer: Timer, trace: &TraceContext) {
+        let inbox = self.inbox.clone();
+        let headers = headers(&inbox, self.lane, timer.saga, &"timer", trace, trace);
+        self.push(inbox, InboxEvent::Timer(timer).encode(), headers);
+    }
+
+    /// An activation for the lane's own inbox.
+    pub fn activation(&mut self, text: String) {
+        self.push(self.inbox.clone(), InboxEvent::Activate { text }.encode(), Vec::new());
     }
 
     /// How many records are waiting to be sent.
@@ -121,6 +132,7 @@ fn headers(
     topic: &str,
     lane: Lane,
     saga: SagaId,
+    about: &dyn Display,
     cause: &TraceContext,
     own: &TraceContext,
 ) -> Vec<(&'static str, String)> {
@@ -128,7 +140,7 @@ fn headers(
     if !context::is_recorded(parent) {
         return context::to_headers(parent);
     }
-    let span = context::send_span(topic, lane.0, &saga, parent);
+    let span = context::send_span(&Message { topic, lane: lane.0, offset: None, saga, about }, parent);
     context::to_headers(&context::of_span(&span, parent))
 }
 

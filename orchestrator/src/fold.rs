@@ -1,16 +1,19 @@
 //! Folds records into the lane's state and queues what follows from them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use event_stream::{HaltReason, Record};
 use proto::{DecodeError, Wire};
+use saga_core::definition::Definition;
 use saga_core::effect::{Alarm, Effect, Ignored};
 use saga_core::ids::{Direction, SagaId, TraceContext};
 use saga_core::lane::LaneState;
-use saga_core::record::{InboxEvent, InboxRecord, ResultRecord, SagaOutcome, UndoCause};
+use saga_core::record::{InboxEvent, InboxRecord, ResultRecord};
 use telemetry::{context, metrics};
 
 use crate::emit::INBOX;
+use crate::hop::{Hop, saga_of};
 use crate::lane_loop::LaneLoop;
 
 /// Whether effects are wanted.
@@ -58,58 +61,57 @@ impl LaneLoop {
         };
         let record_in = InboxRecord { offset: record.offset, time_ms: record.timestamp_ms, event };
         let times = Times::before(&self.state, &record_in);
+        // A record that leads to nothing yet, such as a parked start, has been consumed all the same.
+        let hop = match mode {
+            Mode::Silent => Hop::silent(),
+            Mode::Live => Hop::arrived(record, &record_in.event, self.lane),
+        };
         let step = self.state.step(&record_in);
         self.read_back(&record_in.event);
         if step.ignored == Some(Ignored::FoldVersionUnknown) {
             return Err(HaltReason::UnknownFormat(format!("{INBOX} offset {}: fold version", record.offset)));
         }
+        if let Some(ignored) = step.ignored {
+            hop.ignored(ignored_name(ignored));
+        }
+        let cause = hop.cause();
         if mode == Mode::Live {
             times.tell(&record_in, step.ignored);
         }
-        // A record that leads to nothing yet, such as a parked start, has been consumed all the same.
-        let cause = match mode {
-            Mode::Silent => TraceContext::default(),
-            Mode::Live => self.cause(record, &record_in.event),
-        };
         for effect in step.effects {
-            self.queue_effect(effect, mode, &cause, times.started_ms, record.timestamp_ms);
+            self.queue_effect(effect, mode, &cause, &times, &record_in);
         }
         Ok(())
     }
 
-    /// The context that effects of this record continue: of a span of its own if its trace is recorded.
-    fn cause(&self, record: &Record, event: &InboxEvent) -> TraceContext {
-        let parent = context::from_headers(&record.headers);
-        match saga_of(event) {
-            Some(saga) if context::is_recorded(&parent) => {
-                let span = context::process_span(INBOX, self.lane.0, &saga, &parent);
-                context::of_span(&span, &parent)
-            }
-            Some(_) | None => parent,
-        }
-    }
-
-    fn queue_effect(&mut self, effect: Effect, mode: Mode, cause: &TraceContext, started_ms: Option<i64>, now_ms: i64) {
+    fn queue_effect(&mut self, effect: Effect, mode: Mode, cause: &TraceContext, times: &Times, record: &InboxRecord) {
         match (effect, mode) {
             (Effect::Command { participant, command }, Mode::Live) => {
                 self.emitter.command(&participant, command, cause);
             }
             (Effect::Command { .. }, Mode::Silent) => {}
-            (Effect::Result { topic, record }, mode) => {
-                if let (ResultRecord::Ended(result), Mode::Live) = (&record, mode) {
-                    let outcome = [("outcome", outcome_name(&result.outcome))];
-                    metrics::SAGAS_ENDED.add(1, &outcome);
-                    if let Some(started_ms) = started_ms {
-                        metrics::SAGA_SECONDS.record(seconds_between(started_ms, now_ms), &outcome);
+            (Effect::Result { topic, record: news }, mode) => {
+                if let ResultRecord::Ended(result) = &news {
+                    if mode == Mode::Live {
+                        let outcome = [("outcome", context::outcome_word(&result.outcome))];
+                        metrics::SAGAS_ENDED.add(1, &outcome);
+                        if let Some(started_ms) = times.started_ms {
+                            metrics::SAGA_SECONDS.record(seconds_between(started_ms, record.time_ms), &outcome);
+                        }
                     }
+                    self.summarise_end(result, times, record);
                 }
-                self.emitter.result(topic, &record, cause);
+                self.emitter.result(topic, &news, cause);
             }
             (Effect::Alarm(alarm), Mode::Live) => {
+                let _scope = context::scope(cause);
                 let (name, saga) = alarm_name(&alarm);
                 metrics::FOLD_ALARMS.add(1, &[("alarm", name)]);
-                let saga = saga.map(tracing::field::display);
-                tracing::error!(lane = self.lane.0, alarm = name, saga, detail = %alarm, "alarm");
+                let id = saga.map(tracing::field::display);
+                tracing::error!(lane = self.lane.0, alarm = name, saga.id = id, detail = %alarm, "alarm");
+                if let Alarm::NeedsAttention { saga, cause, .. } = alarm {
+                    self.summarise_stuck(saga, cause, record.time_ms);
+                }
             }
             (Effect::Alarm(alarm), Mode::Silent) => {
                 tracing::debug!(lane = self.lane.0, detail = %alarm, "alarm folded again");
@@ -137,10 +139,11 @@ impl LaneLoop {
 }
 
 /// What is known of a saga before the record that may end it.
-struct Times {
-    started_ms: Option<i64>,
+pub(crate) struct Times {
+    pub(crate) started_ms: Option<i64>,
+    pub(crate) definition: Option<Arc<Definition>>,
     /// When the answered command was issued, by whom it is executed, and which it is.
-    answered: Option<(i64, std::sync::Arc<str>, Direction)>,
+    answered: Option<(i64, Arc<str>, Direction)>,
 }
 
 impl Times {
@@ -161,7 +164,7 @@ impl Times {
             (InboxEvent::Start(_), None) => Some(record.time_ms),
             (_, None) => None,
         };
-        Self { started_ms, answered }
+        Self { started_ms, definition: saga.map(|saga| saga.definition.clone()), answered }
     }
 
     /// Counts what the record came to.
@@ -185,28 +188,8 @@ impl Times {
     }
 }
 
-fn saga_of(event: &InboxEvent) -> Option<SagaId> {
-    match event {
-        InboxEvent::Start(start) => Some(start.saga),
-        InboxEvent::Reply(reply) => Some(reply.id.saga),
-        InboxEvent::Timer(timer) => Some(timer.saga),
-        InboxEvent::Operator { saga, .. } => Some(*saga),
-        InboxEvent::Activate { .. } | InboxEvent::FoldVersion(_) => None,
-    }
-}
-
 fn seconds_between(from_ms: i64, to_ms: i64) -> f64 {
     to_ms.saturating_sub(from_ms).max(0) as f64 / 1_000.0
-}
-
-fn outcome_name(outcome: &SagaOutcome) -> &'static str {
-    match outcome {
-        SagaOutcome::Completed => "completed",
-        SagaOutcome::Undone { cause: UndoCause::Refused, .. } => "refused",
-        SagaOutcome::Undone { cause: UndoCause::TimedOut, .. } => "timed-out",
-        SagaOutcome::Undone { cause: UndoCause::Invalid, .. } => "invalid",
-        SagaOutcome::Undone { cause: UndoCause::Operator, .. } => "operator",
-    }
 }
 
 fn alarm_name(alarm: &Alarm) -> (&'static str, Option<SagaId>) {

@@ -14,11 +14,13 @@ use saga_core::lane::LaneState;
 use saga_core::record::Timer;
 use tokio::sync::mpsc;
 
+use crate::ages::AgeScan;
 use crate::checkpoint::{self, Checkpoints};
 use crate::decide::{CheckpointSchedule, FloorSchedule, LogClock, ResendSchedule, Underway};
 use crate::definitions::Definitions;
 use crate::emit::{Emitter, MAX_UNACKNOWLEDGED, Outbox};
 use crate::fold::Mode;
+use crate::summary::SummaryRule;
 use crate::upkeep::{ACTIVATION_RETRY, MAX_ACTIVATIONS, MAX_TIMERS, TIMER_RETRY};
 use crate::view::{Numbers, Question, Registration, Registry, SagaView};
 
@@ -43,6 +45,8 @@ pub struct Shared {
     pub checkpoint_records: u64,
     /// How long a lane that is taken away may take for its last checkpoint.
     pub drain_deadline: Duration,
+    /// Which sagas get a span that tells how they ended.
+    pub summaries: SummaryRule,
 }
 
 /// Runs the lanes of the inbox.
@@ -83,6 +87,7 @@ pub(crate) struct LaneLoop {
     pub(crate) activations_next: Option<Instant>,
     pub(crate) resends: ResendSchedule,
     pub(crate) floors: FloorSchedule,
+    pub(crate) ages: AgeScan,
     numbers: Arc<Numbers>,
     questions: mpsc::Receiver<Question>,
     _registration: Registration,
@@ -123,6 +128,7 @@ impl LaneLoop {
             activations_next: Some(now),
             resends: ResendSchedule::new(now),
             floors: FloorSchedule::default(),
+            ages: AgeScan::new(now),
             state: loaded.state,
             shared,
             owned,
@@ -213,9 +219,16 @@ impl LaneLoop {
         if flow.is_continue() {
             self.checkpoints.freeze_if_due(&mut self.state, self.outbox.issued(), now);
             self.checkpoints.write_if_acknowledged(self.outbox.acknowledged());
-            self.numbers.update(&self.state, self.outbox.unacknowledged());
+            self.show(now);
         }
         Ok(flow)
+    }
+
+    /// Lets others see how the lane is.
+    fn show(&mut self, now: Instant) {
+        self.numbers.update(&self.state, self.outbox.unacknowledged());
+        self.numbers.unsaved(self.checkpoints.unsaved_since());
+        self.ages.scan(&self.state, self.clock.estimate_ms(now), now, &self.numbers.ages);
     }
 
     async fn wake(&mut self) -> Result<Wake, LaneFault> {

@@ -4,13 +4,16 @@
 //! Deliberately not in it: any particular saga. Definitions are data, inputs and outputs are opaque.
 
 pub mod admin;
+pub mod ages;
 pub mod checkpoint;
 pub mod decide;
 pub mod definitions;
 pub mod emit;
 mod fold;
+mod hop;
 pub mod lane_loop;
 pub mod settings;
+pub mod summary;
 mod upkeep;
 pub mod view;
 
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec, check_topics};
 use redis_txn::{CheckError, Store};
+use service_kit::clock::unix_ms;
 use service_kit::http::{Limits, serve};
 use service_kit::process::BadConfiguration;
 use telemetry::metrics;
@@ -27,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
+use crate::ages::AGES;
 use crate::definitions::Definitions;
 use crate::emit::{INBOX, commands_topic};
 use crate::lane_loop::{Runner, Shared};
@@ -69,6 +74,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         checkpoint_interval: settings.checkpoint_interval(),
         checkpoint_records: settings.checkpoint_records,
         drain_deadline: kafka.drain_deadline.mul_f64(SETTLE_SHARE),
+        summaries: settings.summaries(),
     };
     let runner = Arc::new(Runner::new(Arc::new(shared)));
     let consumer = Consumer::start(&kafka, GROUP, INBOX, runner).context("join the group")?;
@@ -118,12 +124,28 @@ fn routes(admin: Arc<Admin>) -> axum::Router {
 
 /// Never ends.
 async fn show_gauges(registry: &Registry) {
+    metrics::QUARANTINED.add(0, &[("topic", INBOX)]);
     let mut ticks = tokio::time::interval(GAUGE_INTERVAL);
     loop {
         ticks.tick().await;
-        metrics::SAGAS_OPEN.set(registry.sum(|numbers| &numbers.open) as f64, &[]);
-        metrics::UNACKNOWLEDGED.set(registry.sum(|numbers| &numbers.unacknowledged) as f64, &[]);
+        show(registry);
     }
+}
+
+fn show(registry: &Registry) {
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
+    metrics::SAGAS_OPEN.set(registry.sum(|numbers| &numbers.open) as f64, &[]);
+    metrics::SAGAS_PARKED.set(registry.sum(|numbers| &numbers.parked) as f64, &[]);
+    metrics::UNACKNOWLEDGED.set(registry.sum(|numbers| &numbers.unacknowledged) as f64, &[]);
+    for (place, age) in AGES.into_iter().enumerate() {
+        metrics::SAGAS_OPEN_BY_AGE.set(registry.sum(|numbers| &numbers.ages.open[place]) as f64, &[("age", age)]);
+        metrics::SAGAS_ATTENTION.set(registry.sum(|numbers| &numbers.ages.attention[place]) as f64, &[("age", age)]);
+    }
+    // The start has the broker's time: clocks that disagree must not show an age below zero.
+    let age = |since_ms: Option<u64>| seconds(since_ms.map_or(0, |since_ms| unix_ms().saturating_sub(since_ms)));
+    metrics::SAGA_OLDEST.set(age(registry.oldest_ms().map(i64::unsigned_abs)), &[]);
+    metrics::FLOOR_AGE.set(seconds(registry.max(|numbers| &numbers.ages.floor_ms)), &[]);
+    metrics::CHECKPOINT_AGE.set(age(registry.unsaved_since_ms()), &[]);
 }
 
 /// Gives all lanes up, each with a last checkpoint, and leaves nothing unsent.

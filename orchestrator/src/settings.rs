@@ -7,6 +7,8 @@ use event_stream::KafkaArgs;
 use redis_txn::RedisArgs;
 use service_kit::process::ProcessArgs;
 
+use crate::summary::{Summaries, SummaryRule};
+
 /// Runs sagas: folds `saga.inbox`, sends commands to participants and results to starters.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "orchestrator", version)]
@@ -32,12 +34,23 @@ pub struct Settings {
     /// Records after which a checkpoint is due before its time
     #[arg(long, env = "CHECKPOINT_RECORDS", default_value_t = 1000)]
     pub checkpoint_records: u64,
+    /// Sagas that get a span which tells how they ended although their trace is not recorded: off, unusual (undone, slow or stuck) or all
+    #[arg(long, env = "SAGA_SUMMARIES", default_value = "unusual", value_enum, hide_possible_values = true)]
+    pub saga_summaries: Summaries,
+    /// A saga that took longer from start to end is slow, milliseconds
+    #[arg(long, env = "SLOW_SAGA_MS", default_value_t = 2_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub slow_saga_ms: i64,
 }
 
 impl Settings {
     /// Time between two checkpoints of a lane that has news.
     pub fn checkpoint_interval(&self) -> Duration {
         Duration::from_millis(self.checkpoint_interval_ms)
+    }
+
+    /// Which sagas are summarised.
+    pub fn summaries(&self) -> SummaryRule {
+        SummaryRule { which: self.saga_summaries, slow_ms: self.slow_saga_ms }
     }
 }
 

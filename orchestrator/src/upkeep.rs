@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use saga_core::record::InboxEvent;
-use telemetry::metrics;
+use saga_core::ids::TraceContext;
+use telemetry::{context, metrics};
 
 use crate::decide::earliest;
 use crate::lane_loop::LaneLoop;
@@ -35,8 +35,11 @@ impl LaneLoop {
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let timers =
             self.state.next_deadline().map(|deadline| self.clock.when(deadline).max(self.timers_checked + TIMER_PAUSE));
-        let resends = (!self.state.sagas().is_empty()).then(|| self.resends.next_scan());
-        earliest([timers, self.activations_next, resends, self.floors.alone_at(), self.checkpoints.due_at()])
+        let has_open = !self.state.sagas().is_empty();
+        let resends = has_open.then(|| self.resends.next_scan());
+        // One count more when the last saga has ended: then nothing is shown that is gone.
+        let ages = (has_open || self.ages.shows_any()).then(|| self.ages.next());
+        earliest([timers, self.activations_next, resends, self.floors.alone_at(), self.checkpoints.due_at(), ages])
     }
 
     /// Nothing happens to a saga here: the record does, once it has been read back.
@@ -51,8 +54,10 @@ impl LaneLoop {
         let mut appended = 0;
         for timer in self.state.due(log_now).take(MAX_TIMERS) {
             if self.timers.admit(timer, now) {
-                let trace = self.state.saga(timer.saga).map(|saga| &saga.trace);
-                self.emitter.own(&InboxEvent::Timer(timer.clone()), trace);
+                // A start that waits for its definition is no saga yet.
+                let parked = || self.state.parked().get(&timer.saga).map(|parked| &parked.start.trace);
+                let trace = self.state.saga(timer.saga).map(|saga| &saga.trace).or_else(parked);
+                self.emitter.timer(timer.clone(), trace.unwrap_or(&TraceContext::default()));
                 appended += 1;
             }
         }
@@ -85,7 +90,7 @@ impl LaneLoop {
             self.activations_next = Some(now + ACTIVATION_PAUSE);
             let text = definition.text.to_string();
             if self.activations.admit(&text, now) {
-                self.emitter.own(&InboxEvent::Activate { text }, None);
+                self.emitter.activation(text);
                 metrics::INBOX_APPENDED.add(1, &[("kind", "activate")]);
             }
         }
@@ -97,8 +102,13 @@ impl LaneLoop {
         }
         let open = self.state.sagas().iter().map(|(id, saga)| (*id, saga.changed_by));
         let due = self.resends.scan(open, now);
+        if let Some(first) = due.first() {
+            // One line for all of them: what keeps one waiting often keeps many.
+            let _scope = self.state.saga(*first).and_then(|saga| context::scope(&saga.trace));
+            let (lane, sagas) = (self.lane.0, due.len());
+            tracing::warn!(lane, sagas, saga.id = %first, "nobody answers, commands sent again");
+        }
         for saga in due {
-            tracing::warn!(lane = self.lane.0, %saga, "nobody answers, commands sent again");
             metrics::SAGAS_RESENT.add(1, &[]);
             self.queue_commands(self.state.awaited_of(saga));
         }

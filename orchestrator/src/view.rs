@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use event_stream::Lane;
 use saga_core::ids::{Direction, SagaId};
@@ -11,6 +12,8 @@ use saga_core::saga::{ActionState, Phase, Saga, UndoState};
 use serde::Serialize;
 use service_kit::clock::unix_ms;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::ages::Ages;
 
 /// Questions that may wait for one lane loop; whoever asks more is told to come again.
 const MAX_QUESTIONS: usize = 16;
@@ -51,6 +54,10 @@ pub struct Numbers {
     pub oldest_ms: AtomicI64,
     /// When the last checkpoint was loaded or written, milliseconds since 1970.
     pub checkpoint_ms: AtomicU64,
+    /// When the oldest record was folded that no checkpoint holds, milliseconds since 1970; 0 for none.
+    pub unsaved_since_ms: AtomicU64,
+    /// Open sagas by age, and those among them that need a person.
+    pub ages: Ages,
     /// True once the loop has folded the log to its end.
     pub live: AtomicBool,
 }
@@ -75,6 +82,24 @@ impl Registry {
     /// The lanes whose loops run, as they are now.
     pub fn lanes(&self) -> BTreeMap<Lane, Entry> {
         self.lock().clone()
+    }
+
+    /// The largest of one number over all lanes.
+    pub fn max(&self, number: impl Fn(&Numbers) -> &AtomicU64) -> u64 {
+        self.lock().values().map(|entry| number(&entry.numbers).load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    /// When the oldest record of all lanes was folded that no checkpoint holds, milliseconds since 1970.
+    pub fn unsaved_since_ms(&self) -> Option<u64> {
+        let all = self.lock();
+        let since = all.values().map(|entry| entry.numbers.unsaved_since_ms.load(Ordering::Relaxed));
+        since.filter(|since| *since > 0).min()
+    }
+
+    /// The smallest log time of a start among the open sagas of all lanes.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        let all = self.lock();
+        all.values().map(|entry| entry.numbers.oldest_ms.load(Ordering::Relaxed)).filter(|oldest| *oldest > 0).min()
     }
 
     /// Sum of one number over all lanes.
@@ -107,6 +132,12 @@ impl Numbers {
         // Ids are UUIDv7, so the first one is the oldest, give or take the clocks of the starters.
         let oldest = state.sagas().values().next().map_or(0, |saga| saga.started_ms);
         self.oldest_ms.store(oldest, Ordering::Relaxed);
+    }
+
+    /// Tells since when something is not in a checkpoint.
+    pub fn unsaved(&self, since: Option<Instant>) {
+        let at_ms = |since: Instant| unix_ms().saturating_sub(u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
+        self.unsaved_since_ms.store(since.map_or(0, at_ms), Ordering::Relaxed);
     }
 
     /// A checkpoint has been loaded or written just now.

@@ -6,6 +6,7 @@ use rest_kit::{Answer, problems};
 use saga_core::ids::{SagaId, TraceContext};
 use service_kit::problem::Problem;
 use starter::{Heard, Starter, Waiter};
+use telemetry::context;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -31,10 +32,14 @@ impl Checkout {
         let offered = SagaId(Uuid::now_v7());
         let order_id = request.order_id.clone();
         let mut waiter = self.starter.start(offered, request, trace).map_err(answer::shed)?;
-        match timeout(self.wait, self.decided(&order_id, &mut waiter)).await {
+        let answer = match timeout(self.wait, self.decided(&order_id, &mut waiter)).await {
             Ok(decided) => decided,
             Err(_elapsed) => Err(answer::undecided(&order_id, waiter.at_work())),
+        };
+        if let Some(saga) = waiter.at_work() {
+            context::note_saga(saga);
         }
+        answer
     }
 
     async fn decided(&self, order_id: &str, waiter: &mut Waiter<Decided>) -> Result<Answer, Problem> {

@@ -142,6 +142,7 @@ async fn serve(
     let router =
         rest::router(Arc::new(shop), keys).merge(admin::internal_ready(Arc::new(move || wants_requests.look().ready)));
     let limits = http::Limits {
+        port: "rest",
         // Everybody who may wait, and as many who come and go.
         max_connections: settings.max_waiters.saturating_mul(2),
         // The rest of the process's time is for what comes after the last request.

@@ -2,25 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::HeaderMap;
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
-use axum::routing::{get, post};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use redis_txn::{Queue, Store};
 use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
 use rest_kit::{Answer, problems};
-use saga_core::ids::{SagaId, TraceContext};
+use saga_core::ids::SagaId;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use service_kit::params::{MAX_AMOUNT, id, whole_number};
 use service_kit::problem::Problem;
+use service_kit::traced::TracedRoutes;
 use telemetry::context;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::answer;
@@ -55,26 +53,15 @@ const BATCH_INIT: &str = "/orders/batch_init/{n}/{n_items}/{n_users}/{item_price
 
 /// The routes of API.md that belong to orders.
 pub fn router(shop: Arc<Shop>, keys: IdempotencyKeys) -> Router {
-    let span = |route: &'static str| from_fn(move |request, next| traced(route, request, next));
+    // Inside of the trace: what is answered from the record belongs to it too.
+    let once = |handlers: MethodRouter<_>| handlers.layer(from_fn_with_state(keys.clone(), IdempotencyKeys::layer));
     Router::new()
-        .route(CREATE, post(create).layer(span(CREATE)))
-        .route(FIND, get(find).layer(span(FIND)))
-        .route(ADD_ITEM, post(add_item).layer(span(ADD_ITEM)))
-        .route(CHECKOUT, post(checkout).layer(span(CHECKOUT)))
-        .route(BATCH_INIT, post(batch_init).layer(span(BATCH_INIT)))
-        .layer(from_fn_with_state(keys, IdempotencyKeys::layer))
+        .traced_route(CREATE, once(post(create)))
+        .traced_route(FIND, get(find))
+        .traced_route(ADD_ITEM, once(post(add_item)))
+        .traced_route(CHECKOUT, once(post(checkout)))
+        .traced_route(BATCH_INIT, once(post(batch_init)))
         .with_state(shop)
-}
-
-/// Runs a handler in the span of its request.
-async fn traced(route: &'static str, request: Request, next: Next) -> Response {
-    let span = context::http_span(request.method().as_str(), route, request.headers());
-    if span.is_disabled() {
-        return next.run(request).await;
-    }
-    let response = next.run(request).instrument(span.clone()).await;
-    context::record_status(&span, response.status().as_u16());
-    response
 }
 
 type Handled<T> = Result<T, Problem>;
@@ -137,14 +124,9 @@ fn said(order_id: &str, price: u64, edited: &Edited) -> Handled<Answer> {
     }
 }
 
-async fn checkout(
-    State(shop): State<Arc<Shop>>,
-    Params(order_id): Params<String>,
-    headers: HeaderMap,
-    key: Key,
-) -> Handled<Answer> {
+async fn checkout(State(shop): State<Arc<Shop>>, Params(order_id): Params<String>, key: Key) -> Handled<Answer> {
     let request = CheckoutRequest { order_id: id("order", &order_id)?, key: key.map(|Extension(key)| key) };
-    shop.checkout.run(request, trace_of(&headers)).await
+    shop.checkout.run(request, context::current()).await
 }
 
 async fn batch_init(
@@ -161,16 +143,6 @@ async fn batch_init(
     let answer = Answer::json(&json!({ "msg": format!("{written} orders written") }));
     let record = Keyed::new(NoEffect, key.map(|Extension(key)| key), move |()| answer.clone());
     shop.requests.run(record).await.map_err(|error| problems::not_written(&error))
-}
-
-/// The context of the request's span; when that is not recorded, what the caller sent.
-fn trace_of(headers: &HeaderMap) -> TraceContext {
-    let current = context::current();
-    if !current.traceparent.is_empty() {
-        return current;
-    }
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    TraceContext { traceparent: text("traceparent"), tracestate: text("tracestate") }
 }
 
 /// An order as clients see it.

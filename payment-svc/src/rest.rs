@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use participant::host::BatchInit;
 use proto::Wire;
@@ -15,6 +15,7 @@ use rest_kit::{Answer, problems};
 use serde_json::{Value, json};
 use service_kit::params::{MAX_AMOUNT, id, not_found, whole_number};
 use service_kit::problem::Problem;
+use service_kit::traced::TracedRoutes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -35,13 +36,14 @@ struct Purses {
 pub fn router(store: Store, shutdown: CancellationToken, batch_init: BatchInit) -> Router {
     let keys = IdempotencyKeys::start(store.clone(), shutdown);
     let requests = store.rest_queue();
+    // Inside of the trace: what is answered from the record belongs to it too.
+    let once = |handlers: MethodRouter<_>| handlers.layer(from_fn_with_state(keys.clone(), IdempotencyKeys::layer));
     Router::new()
-        .route("/payment/create_user", post(create))
-        .route("/payment/find_user/{user_id}", get(find))
-        .route("/payment/add_funds/{user_id}/{amount}", post(put_in))
-        .route("/payment/pay/{user_id}/{amount}", post(take_out))
-        .route("/payment/batch_init/{n}/{starting_money}", post(batch_init_users))
-        .layer(from_fn_with_state(keys, IdempotencyKeys::layer))
+        .traced_route("/payment/create_user", once(post(create)))
+        .traced_route("/payment/find_user/{user_id}", get(find))
+        .traced_route("/payment/add_funds/{user_id}/{amount}", once(post(put_in)))
+        .traced_route("/payment/pay/{user_id}/{amount}", once(post(take_out)))
+        .traced_route("/payment/batch_init/{n}/{starting_money}", once(post(batch_init_users)))
         .with_state(Arc::new(Purses { store, requests, batch_init }))
 }
 

@@ -4,7 +4,7 @@ use crate::manifest::{Dependency, Kind, Package};
 
 /// The crates from the ground up; a crate may depend on those of lower rank.
 const RANKS: &[(u8, &[&str])] = &[
-    (0, &["saga-core", "workspace-hack"]),
+    (0, &["saga-core", "otlp-sink", "workspace-hack"]),
     (1, &["proto", "telemetry"]),
     (2, &["service-kit", "local-servers"]),
     (3, &["event-stream", "redis-txn"]),

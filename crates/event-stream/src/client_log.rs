@@ -20,9 +20,6 @@ pub(crate) fn error(client: &'static str, error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         // The end of a partition is news, not an error; a lost offset is dealt with by its lane.
         Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset) => {}
-        Some(RDKafkaErrorCode::AllBrokersDown) if client != "fetcher" => {
-            tracing::warn!(client, reason, "no broker can be reached");
-        }
         _ => tracing::debug!(client, %error, reason, "Kafka client"),
     }
 }

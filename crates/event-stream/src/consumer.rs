@@ -1,8 +1,8 @@
 //! A running consumer: the group member, the fetchers and the lanes, as one handle.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use saga_core::ids::Lane;
@@ -53,6 +53,7 @@ impl Consumer {
             joined: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             ended: CancellationToken::new(),
+            shown: Mutex::default(),
         });
         let first = member::new_member(&membership)?;
         let body = Arc::clone(&membership);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -15,16 +15,21 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use saga_core::ids::Lane;
+use telemetry::logs::Throttle;
 
-use crate::client_log;
 use crate::error::{HaltReason, LaneFault};
 use crate::fetching::{Accept, Fetching, Gap};
 use crate::inbox::{Inbox, Item};
 use crate::inquiry::Inquiry;
 use crate::record::Record;
+use crate::{client_log, watermark};
 
 /// The thread sleeps until the client or a lane wakes it; this bounds what a wake-up lost in the client could cost.
 const SLEEP_LIMIT: Duration = Duration::from_millis(500);
+/// Where the logs end is looked up this often: it is for show, in metrics.
+const LOG_END_INTERVAL: Duration = Duration::from_secs(1);
+/// Asked again and again while the broker is away.
+static BOUNDS_UNKNOWN: Throttle = Throttle::new(Duration::from_secs(30));
 /// Most records of one round, so that lanes are served while a long backlog is read.
 const MAX_ROUND_RECORDS: usize = 2000;
 /// Lanes that start together are taken on together: a fetch that is under way without them may wait at the broker.
@@ -204,6 +209,7 @@ struct FetchLoop {
     runtime: tokio::runtime::Handle,
     lanes: BTreeMap<Lane, Fetching>,
     lost_position: bool,
+    looked_at: Instant,
     checking_range: Arc<AtomicBool>,
 }
 
@@ -223,6 +229,7 @@ impl FetchLoop {
             runtime,
             lanes: BTreeMap::new(),
             lost_position: false,
+            looked_at: Instant::now(),
             checking_range: Arc::default(),
         }
     }
@@ -247,8 +254,22 @@ impl FetchLoop {
                 self.lost_position = false;
                 self.check_range();
             }
+            if self.looked_at.elapsed() >= LOG_END_INTERVAL {
+                self.look_at_log_ends();
+            }
             if records < MAX_ROUND_RECORDS {
                 std::thread::park_timeout(SLEEP_LIMIT);
+            }
+        }
+    }
+
+    /// How far the lanes are behind: what was fetched tells only of what has arrived here.
+    fn look_at_log_ends(&mut self) {
+        self.looked_at = Instant::now();
+        let Some(topic) = watermark::c_name(&self.topic) else { return };
+        for (lane, fetching) in &self.lanes {
+            if let Some(end) = watermark::log_end(&self.consumer, &topic, *lane) {
+                fetching.inbox.cell.saw_log_end(end);
             }
         }
     }
@@ -406,7 +427,11 @@ impl FetchLoop {
                         }
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the bounds of the log are not known yet"),
+                Err(error) => {
+                    if let Some(held_back) = BOUNDS_UNKNOWN.admit() {
+                        tracing::warn!(%error, held_back, "the bounds of the log are not known yet");
+                    }
+                }
             }
             checking.store(false, Ordering::Release);
             // Whichever lane it was and why: taken up again, it goes on or tells once more.

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use saga_core::ids::Lane;
 use service_kit::backoff::Backoff;
+use telemetry::logs::Throttle;
 use telemetry::metrics;
 use tokio::task::JoinHandle;
 
@@ -21,6 +22,8 @@ use crate::lane::{LaneCell, LaneStatus, OwnedLane};
 const FIRST_RESTART_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause before a lane runs again.
 const MAX_RESTART_PAUSE: Duration = Duration::from_secs(5);
+/// Restarts are said this often.
+static RESTARTED: Throttle = Throttle::new(Duration::from_secs(10));
 /// A run this long was a good one: the next pause is short again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 /// How long an aborted task may take to let go before the member stops waiting for it.
@@ -191,7 +194,13 @@ fn log_end_of_drain(topic: &str, cell: &LaneCell, outcome: Result<(), LaneFault>
 fn log_restart(topic: &str, cell: &LaneCell, outcome: Result<(), LaneFault>) {
     metrics::STREAM_LANE_RESTARTS.add(1, &[("topic", topic)]);
     match outcome {
-        Err(fault) => tracing::warn!(topic, lane = %cell.lane, %fault, "lane runs again"),
+        Err(fault) => {
+            // A store or broker that is away makes all lanes run again and again: said for one of them.
+            if let Some(held_back) = RESTARTED.admit() {
+                tracing::warn!(topic, lane = %cell.lane, %fault, held_back, "lane runs again");
+            }
+            tracing::debug!(topic, lane = %cell.lane, %fault, "lane runs again");
+        }
         Ok(()) => {
             tracing::error!(topic, lane = %cell.lane, "a lane loop ended although it owns the lane, it runs again")
         }

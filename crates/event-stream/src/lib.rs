@@ -18,6 +18,7 @@ mod publisher;
 mod record;
 mod settings;
 mod topics;
+mod watermark;
 
 pub use consumer::Consumer;
 pub use error::{HaltReason, LaneFault, PublishError, StreamError};

@@ -1,9 +1,9 @@
 //! The group member: it decides which lanes the process owns and fetches nothing. It lives on a thread of its own, for
 //! its callbacks wait until revoked lanes have drained.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use saga_core::ids::Lane;
+use telemetry::logs::Throttle;
 use telemetry::metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,8 @@ const POLL_TIME: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Gauges are set this often.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Tried again with every commit while the broker is away.
+static NOT_COMMITTED: Throttle = Throttle::new(Duration::from_secs(30));
 /// Pause before a member that met a fatal error is made anew.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 /// How long questions that are under way may keep a member from leaving.
@@ -48,6 +51,8 @@ pub(crate) struct Membership {
     pub(crate) joined: AtomicBool,
     pub(crate) stop: AtomicBool,
     pub(crate) ended: CancellationToken,
+    /// Lanes whose gauges have been set.
+    pub(crate) shown: Mutex<BTreeSet<Lane>>,
 }
 
 /// Makes the member; does not wait for a broker.
@@ -157,9 +162,23 @@ impl Membership {
         metrics::STREAM_LANES.set(statuses.len() as f64, &[topic, ("state", "owned")]);
         metrics::STREAM_LANES.set(count(|lane| lane.loaded), &[topic, ("state", "loaded")]);
         metrics::STREAM_LANES.set(count(|lane| lane.halted.is_some()), &[topic, ("state", "halted")]);
-        let lag: i64 =
-            statuses.values().filter(|lane| lane.position >= 0).map(|lane| (lane.log_end - lane.position).max(0)).sum();
-        metrics::STREAM_LAG_RECORDS.set(lag as f64, &[topic]);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        // A gauge keeps its last value: a lane that went to another process must not show one here.
+        for lane in shown.iter().filter(|lane| !statuses.contains_key(lane)) {
+            let lane = lane.to_string();
+            metrics::STREAM_LANE_LAG.set(0.0, &[topic, ("lane", &lane)]);
+            metrics::STREAM_LANE_HALTED.set(0.0, &[topic, ("lane", &lane)]);
+        }
+        let mut sum = 0;
+        for (lane, status) in &statuses {
+            let lag = if status.position < 0 { 0 } else { (status.log_end - status.position).max(0) };
+            sum += lag;
+            let lane = lane.to_string();
+            metrics::STREAM_LANE_LAG.set(lag as f64, &[topic, ("lane", &lane)]);
+            metrics::STREAM_LANE_HALTED.set(f64::from(u8::from(status.halted.is_some())), &[topic, ("lane", &lane)]);
+        }
+        metrics::STREAM_LAG_RECORDS.set(sum as f64, &[topic]);
+        *shown = statuses.into_keys().collect();
     }
 }
 
@@ -242,6 +261,10 @@ fn log_commit(error: &KafkaError) {
         Some(NoOffset | RebalanceInProgress | IllegalGeneration | UnknownMemberId) => {
             tracing::debug!(%error, "offsets were not committed");
         }
-        _ => tracing::warn!(%error, "offsets were not committed"),
+        _ => {
+            if let Some(held_back) = NOT_COMMITTED.admit() {
+                tracing::warn!(%error, held_back, "offsets were not committed");
+            }
+        }
     }
 }

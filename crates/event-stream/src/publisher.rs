@@ -114,7 +114,7 @@ impl Publisher {
         let state = Arc::new(ReceiptState::new(records.len()));
         for record in &records {
             generation.put(record, &state).await.inspect_err(|_| {
-                metrics::PUBLISH_FAILURES.add(1, &[("topic", &record.topic)]);
+                metrics::PUBLISH_FAILURES.add(1, &[]);
             })?;
         }
         if let Some(first) = records.first() {
@@ -246,8 +246,11 @@ impl Shared {
         let looking = move || {
             while let Some(shared) = weak.upgrade() {
                 let generation = shared.current();
-                if generation.producer().client().fetch_metadata(None, PROBE_INTERVAL).is_ok() {
-                    shared.connected.store(true, Ordering::Relaxed);
+                if generation.producer().client().fetch_metadata(None, PROBE_INTERVAL).is_ok()
+                    && !shared.connected.swap(true, Ordering::Relaxed)
+                {
+                    metrics::KAFKA_CONNECTED.set(1.0, &[]);
+                    tracing::info!("a broker answers");
                 }
                 if shared.connected.load(Ordering::Relaxed) {
                     shared.probing.store(false, Ordering::Release);
@@ -263,7 +266,10 @@ impl Shared {
     }
 
     fn disconnected(self: &Arc<Self>) {
-        self.connected.store(false, Ordering::Relaxed);
+        if self.connected.swap(false, Ordering::Relaxed) {
+            metrics::KAFKA_CONNECTED.set(0.0, &[]);
+            tracing::warn!("no broker can be reached");
+        }
         self.probe();
     }
 }

@@ -5,9 +5,10 @@ use event_stream::{Lane, Outgoing};
 use proto::Wire;
 use saga_core::record::{InboxEvent, Reply};
 use std::sync::Arc;
-use telemetry::context::{self, TraceContext};
+use telemetry::context::{self, CommandWords, Message, TraceContext};
 use tracing::Span;
 
+use crate::events::outcome_name;
 use crate::plan::{Entry, Work};
 
 /// What is carried from a command to its answer. The span lives as long as this.
@@ -26,20 +27,26 @@ impl Hop {
         if trace.traceparent.is_empty() {
             trace = command.trace.clone();
         }
-        let span = if context::is_recorded(&trace) {
-            context::process_span(topic, lane.0, &command.id.saga, &trace)
-        } else {
-            Span::none()
-        };
+        let (offset, about) = (Some(entry.offset), CommandWords(&command.id));
+        let message = Message { topic, lane: lane.0, offset, saga: command.id.saga, about: &about };
+        let span = context::process_span(&message, &trace);
         Self { trace, span }
+    }
+
+    /// The context of what is done for the record.
+    pub(crate) fn context(&self) -> TraceContext {
+        context::of_span(&self.span, &self.trace)
     }
 
     /// The record that answers the entry, in a span of its own.
     pub(crate) fn answer(&self, inbox: &Arc<str>, lane: Lane, entry: &Entry, reply: Reply) -> Outgoing {
         let headers = match &entry.work {
             Work::Command { command, .. } if context::is_recorded(&self.trace) => {
-                let parent = context::of_span(&self.span, &self.trace);
-                let span = context::send_span(inbox, lane.0, &command.id.saga, &parent);
+                let parent = self.context();
+                let about = format_args!("{}: {}", CommandWords(&command.id), outcome_name(&reply.outcome));
+                let message =
+                    Message { topic: inbox, lane: lane.0, offset: None, saga: command.id.saga, about: &about };
+                let span = context::send_span(&message, &parent);
                 context::to_headers(&context::of_span(&span, &parent))
             }
             _ => context::to_headers(&self.trace),

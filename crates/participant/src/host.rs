@@ -112,7 +112,7 @@ impl Host {
         let admin_port = TcpListener::bind(process.admin_listen).await;
         let admin_port = admin_port.with_context(|| format!("listen on {}", process.admin_listen))?;
         let (rest_address, admin_address) = (rest_port.local_addr()?, admin_port.local_addr()?);
-        let limits = Limits { drain_deadline: process.drain_deadline(), ..Limits::default() };
+        let limits = Limits { port: "rest", drain_deadline: process.drain_deadline(), ..Limits::default() };
         // The admin port is up to the very end, to watch the drain.
         let ended = CancellationToken::new();
         let ready = self.clone();

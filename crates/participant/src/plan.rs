@@ -9,7 +9,7 @@ use bytes::Bytes;
 use event_stream::HaltReason;
 use proto::{DecodeError, Wire};
 use redis_txn::Unread;
-use saga_core::ids::{Direction, Lane, Ordinal, Starter};
+use saga_core::ids::{Direction, Lane, Ordinal, SagaId, Starter};
 use saga_core::participant::{Admission, ParticipantLane, StepRecord, StepRecords, admit};
 use saga_core::record::{Command, CommandRecord, Floor, Outcome, Reply};
 
@@ -61,6 +61,14 @@ pub enum Work {
 }
 
 impl Entry {
+    /// The saga that it is for, if it is for one.
+    pub fn saga(&self) -> Option<SagaId> {
+        match &self.work {
+            Work::Command { command, .. } => Some(command.id.saga),
+            Work::Floor(_) | Work::Unusable { .. } => None,
+        }
+    }
+
     /// Reads a record's value. `Err` for a format that this program does not know: the lane must halt before it.
     pub fn decode(lane: Lane, offset: i64, payload: &[u8]) -> Result<Self, HaltReason> {
         let work = match CommandRecord::decode(payload) {

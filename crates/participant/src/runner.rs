@@ -12,6 +12,7 @@ use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publ
 use proto::{DecodeError, Wire};
 use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use saga_core::participant::ParticipantLane;
+use telemetry::context::{self, TraceContext};
 
 use crate::business::{Business, Fault};
 use crate::events;
@@ -60,6 +61,8 @@ impl<B: Business> LaneRunner for Participant<B> {
 struct ChunkTransaction<B> {
     business: Arc<B>,
     chunk: Arc<Chunk>,
+    /// Of the sagas in it; empty while spans are not exported.
+    traces: Vec<TraceContext>,
 }
 
 impl<B: Business> Transaction for ChunkTransaction<B> {
@@ -71,6 +74,10 @@ impl<B: Business> Transaction for ChunkTransaction<B> {
 
     fn covered_keys(&self, keys: &mut Vec<String>) {
         self.chunk.record_keys(keys);
+    }
+
+    fn traces(&self, traces: &mut Vec<TraceContext>) {
+        traces.extend_from_slice(&self.traces);
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<Verdict, Unread> {
@@ -88,6 +95,7 @@ struct Waiting {
 struct Unacknowledged {
     end: i64,
     receipt: Option<Pin<Box<Receipt>>>,
+    sent: Instant,
 }
 
 /// One lane from load to revocation or fault.
@@ -255,9 +263,13 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         let count = self.waiting.len().min(self.chunk_limit);
         let (entries, hops): (Vec<_>, Vec<_>) = self.waiting.drain(..count).map(|one| (one.entry, one.hop)).unzip();
         let chunk = Arc::new(Chunk { lane: self.lane.lane(), first: self.next, entries, replied: self.replied });
-        let Some(verdict) = self.commit(&chunk).await else { return Ok(Flow::Revoked) };
+        let begun = Instant::now();
+        let Some(verdict) = self.commit(&chunk, &hops).await else { return Ok(Flow::Revoked) };
         match verdict {
-            Ok(Verdict::Executed(executed)) => self.executed(&chunk, &hops, executed).await,
+            Ok(Verdict::Executed(executed)) => {
+                events::executed(self.lane.lane(), &chunk, &hops, &executed, begun.elapsed());
+                self.executed(&chunk, &hops, executed).await
+            }
             Ok(Verdict::Fenced { next }) => {
                 events::fenced(self.lane.lane(), self.next, next);
                 Err(restart(format!("fenced: expected {}, found {next}", self.next)))
@@ -283,9 +295,10 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// Hands the chunk to the committer. `None` if the lane is revoked and the store gives no answer in time: the
     /// chunk may happen or not, and whoever owns the lane next finds that out from the lane's position.
-    async fn commit(&mut self, chunk: &Arc<Chunk>) -> Option<Result<Verdict, CommitError>> {
+    async fn commit(&mut self, chunk: &Arc<Chunk>, hops: &[Hop]) -> Option<Result<Verdict, CommitError>> {
         let business = Arc::clone(&self.participant.business);
-        let run = self.queue.run(ChunkTransaction { business, chunk: Arc::clone(chunk) });
+        let traces = if context::is_exporting() { hops.iter().map(Hop::context).collect() } else { Vec::new() };
+        let run = self.queue.run(ChunkTransaction { business, chunk: Arc::clone(chunk), traces });
         tokio::pin!(run);
         tokio::select! {
             biased;
@@ -297,7 +310,6 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// The EXEC is known to have happened: move on, then answer.
     async fn executed(&mut self, chunk: &Chunk, hops: &[Hop], executed: Executed) -> Result<Flow, LaneFault> {
-        events::executed(self.lane.lane(), chunk.entries.len(), &executed);
         self.next = executed.next;
         self.stored_replied = self.stored_replied.max(chunk.replied);
         self.last_chunk = Instant::now();
@@ -332,13 +344,15 @@ impl<'a, B: Business> LaneLoop<'a, B> {
             };
             receipt = Some(Box::pin(sent));
         }
-        self.unacknowledged.push_back(Unacknowledged { end, receipt });
+        self.unacknowledged.push_back(Unacknowledged { end, receipt, sent: Instant::now() });
         Ok(Flow::Go)
     }
 
     fn acknowledge(&mut self, acknowledged: Result<i64, LaneFault>) -> Result<(), LaneFault> {
         let end = acknowledged?;
-        self.unacknowledged.pop_front();
+        if let Some(Unacknowledged { receipt: Some(_), sent, .. }) = self.unacknowledged.pop_front() {
+            events::acknowledged(sent.elapsed());
+        }
         self.replied = self.replied.max(end);
         Ok(())
     }
@@ -358,7 +372,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
     /// Moves `replied` in the store, without any record.
     async fn write_replied(&mut self) -> Result<(), LaneFault> {
         let chunk = Chunk { lane: self.lane.lane(), first: self.next, entries: Vec::new(), replied: self.replied };
-        match self.commit(&Arc::new(chunk)).await {
+        match self.commit(&Arc::new(chunk), &[]).await {
             None => Ok(()),
             Some(Ok(Verdict::Executed(Executed { stop: None, .. }))) => {
                 self.stored_replied = self.replied;

@@ -108,14 +108,14 @@ fn setting(reply: Value) -> Option<String> {
     }
 }
 
-fn text(value: Option<Value>) -> String {
+pub(crate) fn text(value: Option<Value>) -> String {
     match value {
         Some(Value::VerbatimString { text, .. }) => text,
         value => String::from_utf8_lossy(&value.and_then(string).unwrap_or_default()).into_owned(),
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

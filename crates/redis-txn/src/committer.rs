@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Pipeline, Value};
 use service_kit::backoff::Backoff;
-use telemetry::metrics::{REDIS_BATCH_SIZE, REDIS_CONNECTIONS, REDIS_EXEC_SECONDS, REDIS_EXECS, REDIS_SETTLED};
 
 use crate::args::Settings;
 use crate::connection::{Exec, Failure, Private, first_error, pipeline, read_exec, string};
 use crate::plan::{Overlay, apply_in_order};
 use crate::queue::Shared;
 use crate::turn::Turn;
-use crate::unknown;
+use crate::{events, spans, unknown};
 
 mod desk;
 use desk::{Desk, Sent};
@@ -63,7 +62,7 @@ impl Committer {
     pub(crate) fn new(settings: Settings, client: Client, connection: Private, shared: Arc<Shared>) -> Self {
         static COMMITTERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let ordinal = COMMITTERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        shared.set_healthy(true);
+        shared.set_healthy();
         Self {
             commit_key: format!("commit:{}:{ordinal}", settings.process),
             desk: Desk::new(shared, &settings),
@@ -115,8 +114,11 @@ impl Committer {
                     match self.ask(&commands, Sent::No).await {
                         Err(Failure::Lost(cause)) => self.lose(&cause),
                         Err(Failure::Refused(_)) => {}
-                        // `-LOADING` and the like: it is there, but of no use.
-                        Ok(replies) => self.desk.shared.set_healthy(first_error(&replies).is_ok()),
+                        Ok(replies) => match first_error(&replies) {
+                            Ok(()) => self.desk.shared.set_healthy(),
+                            // `-LOADING` and the like: it is there, but of no use.
+                            Err(cause) => self.desk.shared.set_unhealthy(&cause.to_string()),
+                        },
                     }
                     if self.connection.is_none() {
                         let _ = self.ready().await;
@@ -150,20 +152,18 @@ impl Committer {
             let opened = Private::open(&self.client, self.settings.response_timeout);
             self.connection = Some(self.desk.patiently(sent, opened).await?);
             self.watching = false;
-            REDIS_CONNECTIONS.add(1, &[]);
+            events::connected();
         }
         if let (Some(connection), true) = (&mut self.connection, self.in_doubt) {
             let settling = unknown::settle(connection, &self.commit_key, self.number);
             let happened = self.desk.patiently(sent, settling).await?;
             self.in_doubt = false;
-            let outcome = if happened { "happened" } else { "not-happened" };
-            REDIS_SETTLED.add(1, &[("outcome", outcome)]);
-            tracing::info!(number = self.number, outcome, "settled an unknown outcome");
+            events::settled(self.number, happened);
             if happened {
                 self.commit();
             }
         }
-        self.desk.shared.set_healthy(true);
+        self.desk.shared.set_healthy();
         self.backoff.reset();
         Ok(())
     }
@@ -283,16 +283,25 @@ impl Committer {
     async fn exec(&mut self, commands: &Pipeline) -> Result<(), Failure> {
         self.number += 1;
         self.in_doubt = true;
+        let transactions = self.desk.batch.len();
+        // Without MULTI and EXEC.
+        let span = spans::exec(self.desk.shared.server(), commands.len().saturating_sub(2), &mut self.desk.batch);
         let start = Instant::now();
-        let replies = self.ask(commands, Sent::Yes).await.inspect_err(|_| count_exec("unknown"))?;
+        let replies = match self.ask(commands, Sent::Yes).await {
+            Ok(replies) => replies,
+            Err(failure) => {
+                events::not_executed("unknown", transactions);
+                span.failed("unknown");
+                return Err(failure);
+            }
+        };
         let exec = read_exec(&replies);
         self.in_doubt = matches!(exec, Exec::Unclear(_));
         self.watching = false;
         match exec {
             Exec::Done => {
-                count_exec("done");
-                REDIS_EXEC_SECONDS.record(start.elapsed().as_secs_f64(), &[]);
-                REDIS_BATCH_SIZE.record(self.desk.batch.len() as f64, &[]);
+                events::executed(transactions, start.elapsed());
+                span.answered("done");
                 self.commit();
                 self.nils_in_a_row = 0;
                 self.turn.committed();
@@ -300,31 +309,39 @@ impl Committer {
                 Ok(())
             }
             Exec::Conflict => {
-                count_exec("conflict");
-                self.nils_in_a_row += 1;
-                self.turn.conflicted(self.nils_in_a_row);
-                self.desk.conflicted();
-                let most = CONFLICT_PAUSE_US << self.nils_in_a_row.min(CONFLICT_DOUBLINGS);
-                let pause = Duration::from_micros(rand::random_range(0..most));
-                self.desk.patiently(Sent::No, tokio::time::sleep(pause)).await;
+                events::not_executed("conflict", transactions);
+                span.answered("conflict");
+                self.conflicted().await;
                 Ok(())
             }
             Exec::Refused(cause) => {
-                count_exec("refused");
+                events::not_executed("refused", transactions);
+                span.failed("refused");
                 Err(Failure::Refused(cause))
             }
             Exec::Unclear(cause) => {
-                count_exec("unknown");
+                events::not_executed("unknown", transactions);
+                span.failed("unknown");
                 tracing::error!(%cause, "replies to an EXEC that prove nothing");
                 Err(Failure::Lost(cause))
             }
         }
     }
 
+    /// A watched key was touched: a smaller batch, after a pause.
+    async fn conflicted(&mut self) {
+        self.nils_in_a_row += 1;
+        self.turn.conflicted(self.nils_in_a_row);
+        self.desk.conflicted();
+        let most = CONFLICT_PAUSE_US << self.nils_in_a_row.min(CONFLICT_DOUBLINGS);
+        let pause = Duration::from_micros(rand::random_range(0..most));
+        self.desk.patiently(Sent::No, tokio::time::sleep(pause)).await;
+    }
+
     /// Answers the batch with its outcomes.
     fn commit(&mut self) {
         self.backoff.reset();
-        self.desk.shared.set_healthy(true);
+        self.desk.shared.set_healthy();
         self.desk.commit();
     }
 
@@ -337,21 +354,16 @@ impl Committer {
 
     fn lose(&mut self, cause: &str) {
         self.connection = None;
-        self.desk.shared.set_healthy(false);
-        tracing::warn!(address = %self.settings.address, %cause, in_doubt = self.in_doubt, "lost the connection to the store");
+        tracing::debug!(address = %self.settings.address, %cause, in_doubt = self.in_doubt, "connection lost");
+        self.desk.shared.set_unhealthy(cause);
     }
 
     /// Redis is there but does not take writes now (full, loading, a replica, …): what it refused has not happened.
     async fn pause_refused(&mut self, cause: &str) {
-        self.desk.shared.set_healthy(false);
-        tracing::warn!(address = %self.settings.address, %cause, "the store refuses");
+        self.desk.shared.set_unhealthy(cause);
         let pause = self.backoff.pause();
         self.desk.patiently(Sent::No, tokio::time::sleep(pause)).await;
     }
-}
-
-fn count_exec(outcome: &str) {
-    REDIS_EXECS.add(1, &[("outcome", outcome)]);
 }
 
 /// However the task ends (also by a panic, or with its runtime), nobody goes on waiting for it.

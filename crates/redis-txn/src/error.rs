@@ -29,6 +29,21 @@ pub enum CommitError {
     Closed,
 }
 
+impl CommitError {
+    /// The word for it in spans.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::Unavailable(_) => "unavailable",
+            Self::Panicked(_) => "panicked",
+            Self::WrongType(_) => "wrong-type",
+            Self::Full => "full",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// Settings of the Redis that are not safe, one sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {

@@ -24,14 +24,17 @@ mod check;
 mod committer;
 mod connection;
 mod error;
+mod events;
 mod memory;
 mod plan;
 mod queue;
 mod reader;
+mod spans;
 mod store;
 mod transaction;
 mod turn;
 mod unknown;
+mod watch;
 
 pub use args::{RedisArgs, Settings};
 pub use error::{CheckError, CommitError};

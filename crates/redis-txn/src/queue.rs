@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use telemetry::context::RedisServer;
 use telemetry::metrics::REDIS_QUEUE_DEPTH;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::error::CommitError;
+use crate::events;
+use crate::spans::Spans;
 use crate::transaction::{Entry, Origin, Transaction};
 
 /// Transactions of one lane that wait for the committer. A lane loop hands in batches and has few of them on the way;
@@ -56,6 +59,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     arrived: Notify,
     healthy: AtomicBool,
+    address: String,
+    server: RedisServer,
     ended: watch::Sender<bool>,
 }
 
@@ -114,7 +119,9 @@ impl Queue {
     ) -> impl Future<Output = Result<T::Outcome, CommitError>> + Send + 'static {
         let queue = self.clone();
         async move {
-            let (entry, reply) = Entry::new(transaction, queue.origin);
+            let spans = Spans::begin(&transaction, queue.handles.shared.server());
+            let (mut entry, reply) = Entry::new(transaction, queue.origin);
+            entry.spans = spans;
             if !entry.is_answered() {
                 queue.hand_in(entry).await?;
             }
@@ -152,8 +159,12 @@ impl Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    /// For the Redis at `host:port`.
+    pub(crate) fn new(address: &str) -> Self {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
         Self {
+            server: RedisServer::new(host, port.parse().unwrap_or_default()),
+            address: address.to_owned(),
             state: Mutex::new(State {
                 queues: vec![Waiting::new(REST_QUEUE)],
                 lanes: HashMap::new(),
@@ -171,8 +182,23 @@ impl Shared {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
+    /// The store is of use.
+    pub(crate) fn set_healthy(&self) {
+        if !self.healthy.swap(true, Ordering::Relaxed) {
+            events::came(&self.address);
+        }
+    }
+
+    /// The store is away, silent or refuses.
+    pub(crate) fn set_unhealthy(&self, cause: &str) {
+        if self.healthy.swap(false, Ordering::Relaxed) {
+            events::went(&self.address, cause);
+        }
+    }
+
+    /// The server, as spans name it.
+    pub(crate) fn server(&self) -> &RedisServer {
+        &self.server
     }
 
     /// Takes nothing in from now on.
@@ -249,7 +275,7 @@ impl Shared {
     /// The committer has ended, in order or not. Whoever still waits in a queue is answered.
     pub(crate) fn end(&self) {
         self.close();
-        self.set_healthy(false);
+        self.healthy.store(false, Ordering::Relaxed);
         let left: Vec<Entry> = {
             let mut state = self.lock();
             state.waiting = 0;

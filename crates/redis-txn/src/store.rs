@@ -16,6 +16,7 @@ use crate::connection::{Failure, Private, client, first_error, pipeline, string}
 use crate::error::{CheckError, CommitError};
 use crate::queue::{Handles, Queue, Shared};
 use crate::reader::Reader;
+use crate::watch::watch;
 use crate::{bulk, check};
 
 /// The key of the data set's random id.
@@ -33,11 +34,11 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     handles: Arc<Handles>,
     client: Client,
     response_timeout: Duration,
-    reader: Reader,
+    pub(crate) reader: Reader,
     id: OnceLock<Uuid>,
 }
 
@@ -55,7 +56,7 @@ impl Store {
             }
             tokio::time::sleep(backoff.pause()).await;
         };
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(&settings.address));
         let inner = Inner {
             handles: Arc::new(Handles { shared: Arc::clone(&shared) }),
             reader: Reader::new(client.clone(), settings.response_timeout),
@@ -64,7 +65,9 @@ impl Store {
             id: OnceLock::new(),
         };
         tokio::spawn(Committer::new(settings, client, connection, shared).run());
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        tokio::spawn(watch(Arc::downgrade(&inner)));
+        Ok(Self { inner })
     }
 
     /// Checks version, `maxmemory-policy noeviction`, `appendonly yes`, `appendfsync always`,

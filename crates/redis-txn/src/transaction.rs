@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use bytes::Bytes;
+use telemetry::context::TraceContext;
 use tokio::sync::oneshot;
 
 use crate::error::CommitError;
 use crate::plan::Overlay;
+use crate::spans::Spans;
 
 /// A small pure transaction. It may be applied several times (conflict, unknown outcome): only the last one counts.
 pub trait Transaction: Send + 'static {
@@ -26,6 +28,12 @@ pub trait Transaction: Send + 'static {
     /// counts.)
     fn covered_keys(&self, keys: &mut Vec<String>) {
         let _ = keys;
+    }
+
+    /// Adds the trace contexts of the sagas that this transaction works for: each that is recorded gets a span of it. Asked
+    /// only while spans are exported; without any, the context that is current when it is handed in counts.
+    fn traces(&self, traces: &mut Vec<TraceContext>) {
+        let _ = traces;
     }
 
     /// Reads and writes the view. On `Err(Unread)` nothing of it is kept, the missing key is read and `apply` runs
@@ -137,6 +145,7 @@ pub(crate) struct Entry {
     /// Computed by the caller, moved into the batch at the first attempt; later attempts ask again.
     named: Option<(Vec<String>, Vec<String>)>,
     asked_for: Vec<String>,
+    pub(crate) spans: Spans,
 }
 
 impl Entry {
@@ -152,6 +161,7 @@ impl Entry {
             watched: 0,
             named: None,
             asked_for: Vec::new(),
+            spans: Spans::default(),
         };
         entry.named = entry.name_keys();
         entry.watched = entry.named.as_ref().map_or(0, |(keys, _)| keys.len());
@@ -206,6 +216,8 @@ impl Entry {
     /// Tells the caller what the last application gave.
     pub(crate) fn commit(&mut self) {
         if let Some(work) = self.work.take() {
+            // Ended before the caller goes on: what follows is not part of it.
+            std::mem::take(&mut self.spans).done();
             work.commit();
         }
     }
@@ -213,6 +225,7 @@ impl Entry {
     /// Tells the caller why there is no outcome.
     pub(crate) fn fail(&mut self, error: CommitError) {
         if let Some(work) = self.work.take() {
+            std::mem::take(&mut self.spans).failed(&error);
             work.fail(error);
         }
     }

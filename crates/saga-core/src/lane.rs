@@ -63,6 +63,13 @@ pub struct StarterState {
     pub(crate) holders: BTreeMap<u64, SagaId>,
 }
 
+impl StarterState {
+    /// Whether a sequence above the floor has started or ended: then the floor should rise one day.
+    pub fn has_above_floor(&self) -> bool {
+        !self.holders.is_empty() || self.ended.above().next().is_some()
+    }
+}
+
 /// A start that waits for its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {

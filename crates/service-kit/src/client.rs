@@ -68,6 +68,15 @@ impl RequestError {
     pub fn certainly_never_sent(&self) -> bool {
         matches!(self, Self::NeverSent(_))
     }
+
+    /// The word for it in spans.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NeverSent(_) => "never-sent",
+            Self::Unknown(_) => "broken-off",
+            Self::TimedOut(_) => "timeout",
+        }
+    }
 }
 
 /// Keeps connections to replicas alive. Cheap to clone.

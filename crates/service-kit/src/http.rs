@@ -12,6 +12,8 @@ use futures::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use telemetry::logs::Throttle;
+use telemetry::metrics::HTTP_CONNECTIONS;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +24,14 @@ use crate::problem::Problem;
 /// Pause after an `accept` that failed for want of something (file handles): trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Out of file handles, every attempt fails.
+static NOT_ACCEPTED: Throttle = Throttle::new(Duration::from_secs(10));
+
 /// Limits of one listening port.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// What the port is called in metrics.
+    pub port: &'static str,
     /// Time for a request's head to arrive; also how long a kept-alive connection may be silent.
     pub header_timeout: Duration,
     /// Most connections at once; more wait in the backlog.
@@ -35,7 +42,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(10), max_connections: 4096, drain_deadline: Duration::from_secs(30) }
+        Self {
+            port: "admin",
+            header_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            drain_deadline: Duration::from_secs(30),
+        }
     }
 }
 
@@ -71,13 +83,22 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
                 // A child of its own: all connections on one token would share its lock at every poll.
                 let (router, shutdown, abort) = (router.clone(), shutdown.child_token(), abort.clone());
                 let connection = serve_connection(stream, router, limits.header_timeout, shutdown, abort);
+                let (port, places) = (limits.port, places.clone());
+                let show = move || {
+                    let open = max_connections as usize - places.available_permits();
+                    HTTP_CONNECTIONS.set(open as f64, &[("port", port)]);
+                };
+                show();
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
+                    show();
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(held_back) = NOT_ACCEPTED.admit() {
+                    tracing::warn!(%error, held_back, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -12,4 +12,5 @@ pub mod params;
 pub mod problem;
 pub mod process;
 pub mod settings;
+pub mod traced;
 pub mod upstream;

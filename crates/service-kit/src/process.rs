@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use telemetry::logs::LineFormat;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,9 @@ pub struct ProcessArgs {
     /// Log format: human or json
     #[arg(long, env = "LOG_FORMAT", default_value = "human")]
     pub log_format: String,
+    /// Traces that this process begins to record in every second before OTEL_TRACES_SAMPLER_ARG counts
+    #[arg(long, env = "TRACES_MIN_PER_S", default_value_t = telemetry::setup::DEFAULT_MIN_TRACES_PER_S)]
+    pub traces_min_per_s: u32,
     /// Seconds that a drain may take after SIGTERM before the process ends anyway
     #[arg(long, env = "DRAIN_DEADLINE_S", default_value_t = 30)]
     pub drain_deadline_s: u64,
@@ -63,10 +67,10 @@ impl ProcessArgs {
         Duration::from_secs(self.drain_deadline_s)
     }
 
-    fn json_logs(&self) -> Result<bool, BadConfiguration> {
+    fn lines(&self) -> Result<LineFormat, BadConfiguration> {
         match self.log_format.as_str() {
-            "human" => Ok(false),
-            "json" => Ok(true),
+            "human" => Ok(LineFormat::Human),
+            "json" => Ok(LineFormat::Json),
             other => Err(BadConfiguration(format!("LOG_FORMAT must be human or json, not \"{other}\""))),
         }
     }
@@ -133,12 +137,12 @@ where
     F: FnOnce(CancellationToken) -> Fut,
     Fut: std::future::Future<Output = anyhow::Result<()>>,
 {
-    let json_logs = args.json_logs()?;
     raise_file_limit();
-    let identity = telemetry::setup::Identity { service, instance: args.instance_name(), json_logs };
+    let identity = telemetry::setup::Identity { service, instance: args.instance_name(), lines: args.lines()? };
     let runtime = runtime(args.worker_threads).context("start the async runtime")?;
     let outcome = runtime.block_on(async {
-        let telemetry = telemetry::setup::start(&identity).map_err(|error| BadConfiguration(error.to_string()))?;
+        let telemetry = telemetry::setup::start(&identity, args.traces_min_per_s);
+        let telemetry = telemetry.map_err(|error| BadConfiguration(error.to_string()))?;
         let shutdown = CancellationToken::new();
         let outcome = tokio::select! {
             outcome = run(shutdown.clone()) => outcome,
@@ -217,6 +221,7 @@ mod tests {
             listen: any_port,
             admin_listen: any_port,
             log_format: "human".to_owned(),
+            traces_min_per_s: 0,
             drain_deadline_s: 1,
             worker_threads: 1,
         }

@@ -7,6 +7,8 @@ use redis_txn::{Transaction, Unread, View};
 use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
 use saga_core::record::{SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
+use telemetry::context;
+use tracing::Span;
 
 use crate::business::{Application, Business};
 use crate::keys::{lane_key, pending_key};
@@ -21,6 +23,14 @@ pub(crate) enum News {
 }
 
 impl News {
+    /// For spans.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Ended(result) => context::outcome_word(&result.outcome),
+            Self::Undoing(_) => "undoing",
+        }
+    }
+
     pub fn saga(&self) -> SagaId {
         match self {
             Self::Ended(result) => result.saga,
@@ -49,6 +59,8 @@ pub(crate) struct Incoming {
     pub news: News,
     /// What this process remembers of the saga; a pending entry never changes, so it need not be read again.
     pub known: Option<Open>,
+    /// In which it is applied; disabled unless its trace is recorded.
+    pub span: Span,
 }
 
 /// Applies the results between two positions of a lane.
@@ -84,12 +96,12 @@ impl Ignored {
     /// For logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
-            Self::NotCurrent => "not_current",
+            Self::NotCurrent => "not-current",
             Self::Duplicate => "duplicate",
-            Self::OtherStarter => "other_starter",
-            Self::OtherLane => "other_lane",
-            Self::NeverStarted => "never_started",
-            Self::OtherSaga => "other_saga",
+            Self::OtherStarter => "other-starter",
+            Self::OtherLane => "other-lane",
+            Self::NeverStarted => "never-started",
+            Self::OtherSaga => "other-saga",
         }
     }
 
@@ -132,6 +144,10 @@ impl<B: Business> Transaction for ResultBatch<B> {
         // Written together with the lane's value, and the subjects' keys are asked for when they have been read.
         let unknown = self.results.iter().filter(|incoming| incoming.known.is_none());
         keys.extend(unknown.map(|incoming| pending_key(self.lane, incoming.news.ordinal().sequence)));
+    }
+
+    fn traces(&self, traces: &mut Vec<TraceContext>) {
+        traces.extend(self.results.iter().map(|incoming| context::of_span(&incoming.span, incoming.news.trace())));
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {

@@ -4,14 +4,28 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use saga_core::ids::{Lane, SagaId};
-use saga_core::record::{SagaOutcome, SagaResult, UndoCause};
+use saga_core::record::SagaResult;
+use telemetry::context;
+use telemetry::logs::Throttle;
 use telemetry::metrics::{
-    STARTER_ALARMS, STARTER_DELIVERY_FAILED, STARTER_FENCED, STARTER_IGNORED, STARTER_REQUESTS, STARTER_RESENT,
-    STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_UNDO_NOTICES, STARTER_WAITING, STARTER_WINDOW_SIZE,
+    STARTER_ALARMS, STARTER_DELIVERY_FAILED, STARTER_FENCED, STARTER_IGNORED, STARTER_PENDING, STARTER_PENDING_OLDEST,
+    STARTER_REQUESTS, STARTER_RESENT, STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_UNDO_NOTICES, STARTER_WAITING,
+    STARTER_WINDOW_SIZE,
 };
 use tracing::{debug, error, info, warn};
 
 use crate::apply::{Ignored, News};
+
+/// A store that is away makes window after window fail: said this often.
+static WINDOW_FAILED: Throttle = Throttle::new(Duration::from_secs(1));
+/// The same for a broker that is away.
+static DELIVERY_FAILED: Throttle = Throttle::new(Duration::from_secs(10));
+
+/// What is pending now.
+pub(crate) fn pending(count: usize, oldest: Duration) {
+    STARTER_PENDING.set(count as f64, &[]);
+    STARTER_PENDING_OLDEST.set(oldest.as_secs_f64(), &[]);
+}
 
 /// A window goes into its transaction.
 pub(crate) fn window_closed(members: usize, waiting: usize) {
@@ -37,7 +51,9 @@ pub(crate) fn window_delivered(took: Duration) {
 
 /// A window has no outcome: its members are told.
 pub(crate) fn window_failed(members: usize, error: &dyn Display) {
-    warn!(members, %error, "window failed");
+    if let Some(held_back) = WINDOW_FAILED.admit() {
+        warn!(members, %error, held_back, "window failed");
+    }
     STARTER_REQUESTS.add(members as u64, &[("fate", "failed")]);
 }
 
@@ -48,7 +64,9 @@ pub(crate) fn shed() {
 
 /// A delivery has to be repeated.
 pub(crate) fn delivery_failed(records: usize, error: &dyn Display) {
-    warn!(records, %error, "delivery of starts failed, they are sent again");
+    if let Some(held_back) = DELIVERY_FAILED.admit() {
+        warn!(records, %error, held_back, "delivery of starts failed, they are sent again");
+    }
     STARTER_DELIVERY_FAILED.add(1, &[]);
 }
 
@@ -71,14 +89,8 @@ pub(crate) fn resent(lane: Lane, count: usize, occasion: Occasion) {
 
 /// A result has been applied; `took` is the time since its saga became pending, if that was here.
 pub(crate) fn result_applied(result: &SagaResult, took: Option<Duration>) {
-    let outcome = match &result.outcome {
-        SagaOutcome::Completed => "completed",
-        SagaOutcome::Undone { cause: UndoCause::Refused, .. } => "refused",
-        SagaOutcome::Undone { cause: UndoCause::TimedOut, .. } => "timed_out",
-        SagaOutcome::Undone { cause: UndoCause::Invalid, .. } => "invalid",
-        SagaOutcome::Undone { cause: UndoCause::Operator, .. } => "operator",
-    };
-    debug!(saga = %result.saga, outcome, "result applied");
+    let outcome = context::outcome_word(&result.outcome);
+    debug!(saga.id = %result.saga, outcome, "result applied");
     STARTER_RESULTS.add(1, &[("outcome", outcome)]);
     if let Some(took) = took {
         STARTER_STAGE_SECONDS.record(took.as_secs_f64(), &[("stage", "saga")]);
@@ -87,7 +99,7 @@ pub(crate) fn result_applied(result: &SagaResult, took: Option<Duration>) {
 
 /// The subject shows that its saga is being undone.
 pub(crate) fn undo_noted(saga: SagaId) {
-    info!(%saga, "the saga is being undone, and that takes a while");
+    debug!(saga.id = %saga, "the saga is being undone, and that takes a while");
     STARTER_UNDO_NOTICES.add(1, &[]);
 }
 
@@ -96,17 +108,17 @@ pub(crate) fn result_ignored(news: &News, why: Ignored) {
     let (saga, ordinal) = (news.saga(), news.ordinal());
     STARTER_IGNORED.add(1, &[("reason", why.word())]);
     if why.is_alarm() {
-        error!(%saga, ?ordinal, reason = why.word(), "impossible result ignored");
-        STARTER_ALARMS.add(1, &[("kind", why.word())]);
+        error!(saga.id = %saga, ?ordinal, alarm = why.word(), "impossible result ignored");
+        STARTER_ALARMS.add(1, &[("alarm", why.word())]);
     } else {
-        info!(%saga, reason = why.word(), "result ignored");
+        debug!(saga.id = %saga, reason = why.word(), "result ignored");
     }
 }
 
 /// A record of the results topic is no result; the position moves past it.
 pub(crate) fn result_malformed(lane: Lane, offset: i64, error: &dyn Display) {
     error!(lane = lane.0, offset, %error, "malformed result skipped");
-    STARTER_ALARMS.add(1, &[("kind", "malformed_result")]);
+    STARTER_ALARMS.add(1, &[("alarm", "malformed-result")]);
 }
 
 /// Somebody else has moved the lane on.

@@ -114,6 +114,12 @@ impl Lanes {
     pub fn pending(&self) -> usize {
         self.table().lanes.values().map(|state| state.open.len()).sum()
     }
+
+    /// Since when the oldest of them is known.
+    pub fn oldest(&self) -> Option<Instant> {
+        // Sequences are handed out in the order of time, so the first of a lane is its oldest.
+        self.table().lanes.values().filter_map(|state| state.open.values().next()).map(|open| open.since).min()
+    }
 }
 
 /// `None`: no candidate.

@@ -57,6 +57,19 @@ pub struct Settings {
     pub max_waiters: usize,
 }
 
+/// Time between two looks at what is pending, for the metrics.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Never ends.
+async fn show_pending<B: Business>(shared: &Shared<B>) {
+    let mut ticks = tokio::time::interval(SHOW_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let oldest = shared.lanes.oldest().map(|since| since.elapsed()).unwrap_or_default();
+        events::pending(shared.lanes.pending(), oldest);
+    }
+}
+
 pub(crate) struct Shared<B: Business> {
     business: Arc<B>,
     starter: saga_core::ids::Starter,
@@ -101,6 +114,8 @@ impl<B: Business> Starter<B> {
         });
         let (queue, requests) = mpsc::channel(MAX_QUEUED);
         shared.tasks.spawn(collect::collect(shared.clone(), requests));
+        let showing = shared.clone();
+        shared.tasks.spawn(async move { showing.shutdown.run_until_cancelled(show_pending(&showing)).await });
         Self { shared, queue }
     }
 

@@ -8,7 +8,7 @@ use event_stream::{Outgoing, PublishError, Publisher};
 use proto::Wire;
 use saga_core::record::{InboxEvent, Start};
 use service_kit::backoff::Backoff;
-use telemetry::context;
+use telemetry::context::{self, Message};
 
 use crate::events;
 
@@ -21,7 +21,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// The record of one start, in its saga's lane.
 pub(crate) fn record(inbox: &Arc<str>, start: Start) -> Outgoing {
     let lane = start.ordinal.lane;
-    let span = context::send_span(inbox, lane.0, &start.saga, &start.trace);
+    let message = Message { topic: inbox, lane: lane.0, offset: None, saga: start.saga, about: &"start" };
+    let span = context::send_span(&message, &start.trace);
     let headers = context::to_headers(&context::of_span(&span, &start.trace));
     Outgoing { topic: inbox.clone(), lane, payload: InboxEvent::Start(start).encode(), headers }
 }

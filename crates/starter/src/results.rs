@@ -9,7 +9,8 @@ use redis_txn::CommitError;
 use saga_core::ids::Lane;
 use saga_core::record::{ResultRecord, SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
-use telemetry::context;
+use telemetry::context::{self, Message};
+use tracing::Span;
 
 use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
 use crate::business::Business;
@@ -214,13 +215,15 @@ impl<B: Business> ResultsRunner<B> {
         let known = (ordinal.starter == self.shared.starter && ordinal.lane == lane)
             .then(|| self.shared.lanes.recall(lane, ordinal.sequence))
             .flatten();
-        Incoming { offset: record.offset, news, known }
+        let (topic, offset) = (&*self.shared.results_topic, Some(record.offset));
+        let message = Message { topic, lane: lane.0, offset, saga: news.saga(), about: &news.word() };
+        let span = context::process_span(&message, news.trace());
+        Incoming { offset: record.offset, news, known, span }
     }
 
     /// One EXEC; then, and only then, whoever waits is answered.
     async fn commit(&self, lane: Lane, expected: i64, next: i64, results: Vec<Incoming>) -> Result<i64, LaneFault> {
-        let told: Vec<_> =
-            results.iter().map(|one| (one.news.clone(), one.known.as_ref().map(|open| open.since))).collect();
+        let told: Vec<Told> = results.iter().map(Told::of).collect();
         let batch = ResultBatch {
             business: self.shared.business.clone(),
             starter: self.shared.starter.clone(),
@@ -237,10 +240,10 @@ impl<B: Business> ResultsRunner<B> {
             }
         };
         // An ignored result that is foreign has not ended a sequence of ours.
-        let ended = told.iter().zip(&fates).filter(|((news, _), fate)| ends_sequence(news, **fate));
-        self.shared.lanes.forget(lane, ended.map(|((news, _), _)| news.ordinal().sequence));
-        for ((news, since), fate) in told.iter().zip(&fates) {
-            self.tell(lane, news, *since, *fate);
+        let ended = told.iter().zip(&fates).filter(|(told, fate)| ends_sequence(&told.news, **fate));
+        self.shared.lanes.forget(lane, ended.map(|(told, _)| told.news.ordinal().sequence));
+        for (told, fate) in told.iter().zip(&fates) {
+            self.tell(told, *fate);
         }
         match corrupt {
             Some(why) => Err(HaltReason::Corrupt(why).into()),
@@ -248,10 +251,11 @@ impl<B: Business> ResultsRunner<B> {
         }
     }
 
-    fn tell(&self, lane: Lane, news: &News, since: Option<Instant>, fate: Fate) {
-        let (saga, trace) = (news.saga(), news.trace());
-        let _span = context::is_recorded(trace)
-            .then(|| context::process_span(&self.shared.results_topic, lane.0, &saga, trace).entered());
+    fn tell(&self, Told { news, since, span }: &Told, fate: Fate) {
+        let saga = news.saga();
+        // What is said of a record that changes something is said on the level of debugging.
+        let is_said = matches!(fate, Fate::Ignored(_)) || tracing::enabled!(tracing::Level::DEBUG);
+        let _scope = is_said.then(|| context::scope(&context::of_span(span, news.trace())));
         match (news, fate) {
             (News::Ended(result), Fate::Applied) => {
                 events::result_applied(result, since.map(|since| since.elapsed()));
@@ -265,6 +269,21 @@ impl<B: Business> ResultsRunner<B> {
             (News::Undoing(_), Fate::Applied) => events::undo_noted(saga),
             (News::Undoing(_), Fate::Ignored(why)) => events::result_ignored(news, why),
         }
+    }
+}
+
+/// What is needed to tell of a record when its batch has been committed.
+struct Told {
+    news: News,
+    /// Since when its saga is known to be pending here.
+    since: Option<Instant>,
+    span: Span,
+}
+
+impl Told {
+    fn of(incoming: &Incoming) -> Self {
+        let since = incoming.known.as_ref().map(|open| open.since);
+        Self { news: incoming.news.clone(), since, span: incoming.span.clone() }
     }
 }
 

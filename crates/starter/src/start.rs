@@ -62,6 +62,10 @@ impl<B: Business> Transaction for WindowTransaction<B> {
         keys.push(STORE_ID_KEY.to_owned());
     }
 
+    fn traces(&self, traces: &mut Vec<TraceContext>) {
+        traces.extend(self.members.iter().map(|member| member.trace.clone()));
+    }
+
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {
         if let Some(corrupt) = self.other_store(view)? {
             return Ok(WindowOutcome::Corrupt(corrupt));

@@ -102,7 +102,12 @@ fn result(number: u128, sequence: u64) -> SagaResult {
 fn batch(expected: i64, results: Vec<SagaResult>) -> ResultBatch<Things> {
     let results = (expected..)
         .zip(results)
-        .map(|(offset, result)| Incoming { offset, news: News::Ended(Arc::new(result)), known: None })
+        .map(|(offset, result)| Incoming {
+            offset,
+            news: News::Ended(Arc::new(result)),
+            known: None,
+            span: tracing::Span::none(),
+        })
         .collect::<Vec<_>>();
     let next = expected + results.len() as i64;
     ResultBatch { business: Arc::new(Things), starter: starter(), lane: LANE, expected, next, results }

@@ -1,34 +1,60 @@
 //! Trace context across hops: from headers to spans and back.
 //!
 //! Spans are made only for contexts that are recorded *and* when spans are exported; otherwise nothing is allocated and
-//! [`Span::none`] is handed out. Every span of ours has the target [`SPAN_TARGET`], and only those are exported.
+//! [`Span::none`] is handed out. Every span of ours has the target [`SPAN_TARGET`], and only those are exported. Names and
+//! attributes are those of OpenTelemetry's semantic conventions; what is ours begins with `saga.`.
 
 mod http;
+mod message;
+mod redis;
+mod saga;
 mod text;
 
-use std::fmt::Display;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use opentelemetry::{Context, ContextGuard};
+use opentelemetry_sdk::trace::SdkTracer;
 pub use saga_core::ids::TraceContext;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-pub(crate) use http::set_root_ratio;
-pub use http::{client_span, http_span, inject, record_status};
+use crate::sampling::{Sampler, Sampling};
+
+pub use http::{RequestTrace, UpstreamSpan, inject, note_saga};
+pub use message::{CommandWords, Message, process_span, send_span};
+pub use redis::{ExecSpan, RedisServer, TransactionSpan};
+pub use saga::{Summary, fold_span, ignored, outcome_word, summarise};
 
 /// Target of every exported span.
 pub const SPAN_TARGET: &str = "saga.trace";
 
-/// Most other contexts that the span of a batch links to: enough to find the batch, small enough to send.
-const MAX_LINKS: usize = 16;
-
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
-/// Set when an exporter runs.
+/// Set when spans are exported.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
+
+/// Draws for traces that begin here.
+static SAMPLER: Sampler = Sampler::new();
+
+/// What the spans of this process have in common.
+static PROCESS: OnceLock<Process> = OnceLock::new();
+
+struct Process {
+    service: &'static str,
+    /// For spans whose times are not those of the moment.
+    tracer: SdkTracer,
+}
+
+/// Spans are exported from now on.
+pub(crate) fn begin(service: &'static str, tracer: SdkTracer, sampling: Sampling) {
+    let _ = PROCESS.set(Process { service, tracer });
+    SAMPLER.set(sampling);
+    set_exporting(Exporting::On);
+}
 
 pub(crate) fn set_exporting(exporting: Exporting) {
     EXPORTING.store(exporting == Exporting::On, Ordering::Relaxed);
@@ -40,7 +66,8 @@ pub(crate) enum Exporting {
     Off,
 }
 
-fn is_exporting() -> bool {
+/// Whether spans are exported at all: when false, nothing need be prepared for them.
+pub fn is_exporting() -> bool {
     EXPORTING.load(Ordering::Relaxed)
 }
 
@@ -70,100 +97,51 @@ pub fn is_recorded(context: &TraceContext) -> bool {
     is_exporting() && text::is_sampled(&context.traceparent)
 }
 
-/// A span that consumes a record (`process stock.commands`): child of the context; disabled when that is not recorded.
-/// `saga` becomes `messaging.message.conversation_id`.
-pub fn process_span(topic: &str, lane: u32, saga: &dyn Display, parent: &TraceContext) -> Span {
-    if !is_recorded(parent) {
-        return Span::none();
-    }
-    let span = tracing::info_span!(
-        target: SPAN_TARGET, parent: None, "process",
-        otel.name = format!("process {topic}"),
-        otel.kind = "consumer",
-        messaging.system = "kafka",
-        messaging.operation.type = "process",
-        messaging.operation.name = "process",
-        messaging.destination.name = topic,
-        messaging.destination.partition.id = lane.to_string(),
-        messaging.message.conversation_id = %saga,
-    );
-    with_parent(span, parent)
-}
-
-/// A span that produces a record (`send stock.commands`): child of `parent`. Its own context goes into the headers.
-pub fn send_span(topic: &str, lane: u32, saga: &dyn Display, parent: &TraceContext) -> Span {
-    if !is_recorded(parent) {
-        return Span::none();
-    }
-    let span = tracing::info_span!(
-        target: SPAN_TARGET, parent: None, "send",
-        otel.name = format!("send {topic}"),
-        otel.kind = "producer",
-        messaging.system = "kafka",
-        messaging.operation.type = "send",
-        messaging.operation.name = "send",
-        messaging.destination.name = topic,
-        messaging.destination.partition.id = lane.to_string(),
-        messaging.message.conversation_id = %saga,
-    );
-    with_parent(span, parent)
-}
-
-/// A span of one Redis transaction that carries the work of several traces: child of the first recorded context, linked
-/// to the others (at most 16). Disabled when none is recorded. `operation` names it: `EXEC`.
-pub fn redis_span<'a>(
-    operation: &'static str,
-    transactions: usize,
-    contexts: impl IntoIterator<Item = &'a TraceContext>,
-) -> Span {
-    if !is_exporting() {
-        return Span::none();
-    }
-    let mut recorded = contexts.into_iter().filter(|context| text::is_sampled(&context.traceparent));
-    let Some(first) = recorded.next() else { return Span::none() };
-    let span = tracing::info_span!(
-        target: SPAN_TARGET, parent: None, "redis",
-        otel.name = operation,
-        otel.kind = "client",
-        db.system.name = "redis",
-        db.operation.name = operation,
-        db.operation.batch.size = transactions,
-    );
-    let span = with_parent(span, first);
-    for other in recorded.take(MAX_LINKS) {
-        if let Some(link) = text::to_span_context(other) {
-            span.add_link(link);
-        }
-    }
-    span
-}
-
 /// The context of the span, or `fallback` when the span is disabled.
 pub fn of_span(span: &Span, fallback: &TraceContext) -> TraceContext {
     recorded_context(span).unwrap_or_else(|| fallback.clone())
 }
 
-/// The context of the current span; empty when there is none.
+/// The context that is current on this thread, recorded or not; empty when there is none.
 pub fn current() -> TraceContext {
-    if is_exporting() { of_span(&Span::current(), &TraceContext::default()) } else { TraceContext::default() }
+    Context::map_current(|context| {
+        let span = context.span();
+        if span.span_context().is_valid() { text::to_text(span.span_context()) } else { TraceContext::default() }
+    })
+}
+
+/// Makes the context current on this thread as long as the guard lives, recorded or not: log lines written meanwhile
+/// carry its ids. Not to be held across an await.
+pub fn scope(context: &TraceContext) -> Option<ContextGuard> {
+    text::to_span_context(context).map(|context| Context::new().with_remote_span_context(context).attach())
 }
 
 fn recorded_context(span: &Span) -> Option<TraceContext> {
+    recorded_span_context(span).map(|context| text::to_text(&context))
+}
+
+fn recorded_span_context(span: &Span) -> Option<SpanContext> {
     if span.is_disabled() || !is_exporting() {
         return None;
     }
     let context = span.context();
     let span = context.span();
     let span_context = span.span_context();
-    span_context.is_valid().then(|| text::to_text(span_context))
+    span_context.is_valid().then(|| span_context.clone())
 }
 
 fn with_parent(span: Span, parent: &TraceContext) -> Span {
     if let Some(parent) = text::to_span_context(parent) {
         // Fails only for a span that nobody exports; it stays without a parent then.
-        let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent));
+        let _ = span.set_parent(Context::new().with_remote_span_context(parent));
     }
     span
+}
+
+/// Marks a span as failed; `kind` is a word from a small set.
+fn fail(span: &Span, kind: &str) {
+    span.record("otel.status_code", "ERROR");
+    span.record("error.type", kind);
 }
 
 fn from_text(traceparent: Option<&str>, tracestate: Option<&str>) -> TraceContext {
@@ -179,19 +157,33 @@ fn from_text(traceparent: Option<&str>, tracestate: Option<&str>) -> TraceContex
 #[cfg(test)]
 mod tests {
     use super::*;
+    use saga_core::ids::SagaId;
+
+    const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
     fn without_an_exporter_no_span_is_made() {
-        let context = TraceContext {
-            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
-            tracestate: String::new(),
-        };
+        let context = TraceContext { traceparent: TRACEPARENT.to_owned(), tracestate: String::new() };
         assert!(!is_recorded(&context));
-        assert!(process_span("t", 0, &"s", &context).is_none() && redis_span("EXEC", 1, [&context]).is_none());
+        let saga = SagaId(Default::default());
+        let message = Message { topic: "t", lane: 0, offset: None, saga, about: &"start" };
+        assert!(process_span(&message, &context).is_none() && send_span(&message, &context).is_none());
         assert_eq!(of_span(&Span::none(), &context), context, "the context travels on");
         let headers: Vec<_> =
             to_headers(&context).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         assert_eq!(from_headers(&headers), context);
         assert_eq!(from_headers(&[("traceparent".to_owned(), Bytes::from_static(b"\xff"))]), TraceContext::default());
+    }
+
+    #[test]
+    fn a_scope_is_current_while_it_lives_recorded_or_not() {
+        assert_eq!(current(), TraceContext::default());
+        let not_recorded = TraceContext { traceparent: TRACEPARENT.replace("-01", "-00"), tracestate: String::new() };
+        {
+            let _scope = scope(&not_recorded);
+            assert_eq!(current(), not_recorded);
+        }
+        assert_eq!(current(), TraceContext::default());
+        assert!(scope(&TraceContext::default()).is_none());
     }
 }

@@ -18,5 +18,9 @@
 //! Deliberately not in it: business rules.
 
 pub mod context;
+mod environment;
+mod export;
+pub mod logs;
 pub mod metrics;
+mod sampling;
 pub mod setup;

@@ -6,6 +6,7 @@ use proto::Wire;
 use proto::checkpoint::{Checkpoint, encode_definitions, encode_saga};
 use redis_txn::{Transaction, Unread, View};
 use saga_core::lane::Changes;
+use telemetry::context::{self, TraceContext};
 use uuid::Uuid;
 
 use super::load::unreadable;
@@ -19,6 +20,8 @@ pub struct WriteCheckpoint {
     expected: u64,
     values: Vec<(String, Bytes)>,
     gone: Vec<String>,
+    /// Of the sagas in it; empty while spans are not exported.
+    traces: Vec<TraceContext>,
 }
 
 /// What became of the snapshot.
@@ -44,8 +47,12 @@ impl WriteCheckpoint {
             values.push((definitions_key(lane), encode_definitions(definitions)));
         }
         let gone = changes.ended.iter().map(|id| saga_key(lane, *id)).collect();
+        let traces = match context::is_exporting() {
+            true => changes.changed.iter().map(|saga| saga.trace.clone()).collect(),
+            false => Vec::new(),
+        };
         let head = Checkpoint { version: version + 1, writer, head: changes.head }.encode();
-        Self { head_key: checkpoint_key(lane), head, expected: version, values, gone }
+        Self { head_key: checkpoint_key(lane), head, expected: version, values, gone, traces }
     }
 
     /// What the head that is there allows.
@@ -68,6 +75,10 @@ impl Transaction for WriteCheckpoint {
 
     fn keys(&self, keys: &mut Vec<String>) {
         keys.push(self.head_key.clone());
+    }
+
+    fn traces(&self, traces: &mut Vec<TraceContext>) {
+        traces.extend_from_slice(&self.traces);
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<WriteOutcome, Unread> {

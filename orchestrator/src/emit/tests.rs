@@ -37,7 +37,7 @@ fn records_go_to_the_lane_of_their_topic_in_order() {
     emitter.command(&"stock".into(), command(""), &no_cause);
     let floor = Floor { starter: ordinal().starter, ended: EndedSequences::new(4, []) };
     emitter.floor(["payment".into(), "stock".into()], floor.clone());
-    emitter.own(&InboxEvent::FoldVersion(1), None);
+    emitter.activation("text".to_owned());
     let records = emitter.take();
     assert!(emitter.is_empty());
     let topics: Vec<&str> = records.iter().map(|record| record.topic.as_ref()).collect();

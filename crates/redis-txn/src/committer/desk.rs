@@ -114,7 +114,7 @@ impl Desk {
                 output = &mut future => return output,
                 () = tokio::time::sleep(TICK) => {
                     if start.elapsed() > UNHEALTHY_AFTER {
-                        self.shared.set_healthy(false);
+                        self.shared.set_unhealthy("no answer");
                     }
                     self.expire(sent);
                 }

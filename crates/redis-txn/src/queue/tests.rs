@@ -20,7 +20,7 @@ impl Transaction for Numbered {
 const MANY_KEYS: usize = 100_000;
 
 fn handles() -> Arc<Handles> {
-    Arc::new(Handles { shared: Arc::new(Shared::new()) })
+    Arc::new(Handles { shared: Arc::new(Shared::new("127.0.0.1:1")) })
 }
 
 type Run = std::pin::Pin<Box<dyn Future<Output = Result<u32, CommitError>> + Send>>;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde::de::DeserializeOwned;
+use telemetry::context::{self, UpstreamSpan};
 
 use super::{Outgoing, UpstreamClient, Upstreams};
 use crate::backoff::Backoff;
@@ -48,18 +48,21 @@ pub enum FetchError {
 
 impl Upstreams {
     /// `GET path` from the replicas of `key` in their order, until one answers or the timeout passes; 5xx and broken
-    /// connections count as no answer. Carries the trace context of the current span.
+    /// connections count as no answer. `route` is the path with its parameters, for spans; every attempt has one in the
+    /// current trace and carries its context.
     pub async fn get_json<T: DeserializeOwned>(
         &self,
         client: &UpstreamClient,
         key: &str,
+        route: &'static str,
         path: &str,
         timeout: Duration,
     ) -> Result<T, FetchError> {
         let upstream = self.name;
         let unreadable = |reason: String| FetchError::Unreadable { upstream, reason };
-        let path = path.parse().map_err(|error| unreadable(format!("the path {path}: {error}")))?;
-        let outgoing = Outgoing { method: Method::GET, path, headers: trace_headers(), body: bytes::Bytes::new() };
+        let trace = context::current();
+        let mut outgoing = Outgoing::get(path).map_err(|error| unreadable(format!("the path {path}: {error}")))?;
+        let mut attempts = 0;
         let deadline = Instant::now() + timeout;
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut last = String::from("no replica is known");
@@ -69,7 +72,15 @@ impl Upstreams {
                 let left = deadline.saturating_duration_since(Instant::now());
                 // A silent replica must leave time for the next one.
                 let attempt = if index + 1 < replicas.len() { left / 2 } else { left };
-                match client.request_whole(*address, &outgoing, attempt).await {
+                let span = UpstreamSpan::begin("GET", route, path, *address, attempts, &trace);
+                attempts += 1;
+                context::inject(&span.context(&trace), &mut outgoing.headers);
+                let answer = client.request_whole(*address, &outgoing, attempt).await;
+                match &answer {
+                    Ok((status, _)) => span.answered(status.as_u16()),
+                    Err(error) => span.failed(error.word()),
+                }
+                match answer {
                     Ok((StatusCode::OK, body)) => {
                         return serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()));
                     }
@@ -91,14 +102,4 @@ impl Upstreams {
             tokio::time::sleep(pause).await;
         }
     }
-}
-
-fn trace_headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in telemetry::context::to_headers(&telemetry::context::current()) {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
-    headers
 }

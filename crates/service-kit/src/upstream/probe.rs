@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use http::StatusCode;
+use telemetry::logs::Throttle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,9 @@ pub(super) const MAX_SILENT_PROBES: u32 = 2;
 
 /// How often names are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Tried again every [`RESOLVE_INTERVAL`].
+static NOT_RESOLVED: Throttle = Throttle::new(Duration::from_secs(60));
 
 /// What a probe, or a request, found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +80,10 @@ impl Upstreams {
                     Ok(found) if matches!(source, Source::AllOf(_)) => addresses.extend(found),
                     Ok(found) => addresses.extend(found.into_iter().next()),
                     Err(error) => {
-                        tracing::warn!(upstream = self.name, host_port, %error, "cannot resolve an upstream");
+                        if let Some(held_back) = NOT_RESOLVED.admit() {
+                            let upstream = self.name;
+                            tracing::warn!(upstream, host_port, %error, held_back, "cannot resolve an upstream");
+                        }
                         return;
                     }
                 },

@@ -141,15 +141,23 @@ async fn json_is_read_from_whoever_answers() {
     eventually("port closed", || std::net::TcpStream::connect(dead).is_err()).await;
     let upstreams = upstreams(&format!("{dead},{alive}"));
     for key in 0..20 {
-        let found: Found =
-            upstreams.get_json(&client, &key.to_string(), "/stock/find/apple", WAIT).await.expect("an answer");
+        let found: Found = upstreams
+            .get_json(&client, &key.to_string(), "/stock/find/{item_id}", "/stock/find/apple", WAIT)
+            .await
+            .expect("an answer");
         assert_eq!(found.price, 3);
     }
-    let missing = upstreams.get_json::<Found>(&client, "k", "/stock/find/pear", WAIT).await.expect_err("404");
+    let missing = upstreams
+        .get_json::<Found>(&client, "k", "/stock/find/{item_id}", "/stock/find/pear", WAIT)
+        .await
+        .expect_err("404");
     assert!(matches!(missing, FetchError::Status { status: 404, .. }), "{missing}");
     let before = asked.load(Ordering::Relaxed);
     let timeout = Duration::from_millis(300);
-    let away = upstreams.get_json::<Found>(&client, "k", "/stock/find/broken", timeout).await.expect_err("5xx");
+    let away = upstreams
+        .get_json::<Found>(&client, "k", "/stock/find/{item_id}", "/stock/find/broken", timeout)
+        .await
+        .expect_err("5xx");
     assert!(matches!(away, FetchError::Away { .. }), "{away}");
     assert!(asked.load(Ordering::Relaxed) > before + 1, "5xx is asked again");
 }

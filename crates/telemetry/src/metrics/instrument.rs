@@ -5,7 +5,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
 
 /// A label: its name, and a value from a small set.
@@ -14,27 +15,31 @@ pub type Label<'a> = (&'static str, &'a str);
 /// A count that only grows.
 pub struct Counter {
     name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
     help: &'static str,
     instrument: OnceLock<opentelemetry::metrics::Counter<u64>>,
 }
 
 impl Counter {
     /// Names the counter; it is registered when it is first used.
-    pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, instrument: OnceLock::new() }
+    pub const fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, unit: "", labels, help, instrument: OnceLock::new() }
     }
 
     /// Adds to the series with these labels.
     pub fn add(&self, count: u64, labels: &[Label<'_>]) {
         let make = || meter().u64_counter(self.name).with_description(self.help).build();
         let instrument = self.instrument.get_or_init(make);
-        with_attributes(labels, |attributes| instrument.add(count, attributes));
+        with_attributes(self, labels, |attributes| instrument.add(count, attributes));
     }
 }
 
-/// A distribution; the unit is part of the name's help.
+/// A distribution.
 pub struct Histogram {
     name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
     help: &'static str,
     bounds: &'static [f64],
     instrument: OnceLock<opentelemetry::metrics::Histogram<f64>>,
@@ -42,39 +47,66 @@ pub struct Histogram {
 
 impl Histogram {
     /// Names the histogram with its bucket bounds.
-    pub const fn new(name: &'static str, help: &'static str, bounds: &'static [f64]) -> Self {
-        Self { name, help, bounds, instrument: OnceLock::new() }
+    pub const fn new(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+        bounds: &'static [f64],
+    ) -> Self {
+        Self { name, unit: "", labels, help, bounds, instrument: OnceLock::new() }
+    }
+
+    /// The same for durations in seconds.
+    pub const fn seconds(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+        bounds: &'static [f64],
+    ) -> Self {
+        Self { name, unit: "s", labels, help, bounds, instrument: OnceLock::new() }
     }
 
     /// Records one value.
     pub fn record(&self, value: f64, labels: &[Label<'_>]) {
         let make = || {
-            let builder = meter().f64_histogram(self.name).with_description(self.help);
+            let builder = meter().f64_histogram(self.name).with_unit(self.unit).with_description(self.help);
             builder.with_boundaries(self.bounds.to_vec()).build()
         };
         let instrument = self.instrument.get_or_init(make);
-        with_attributes(labels, |attributes| instrument.record(value, attributes));
+        with_attributes(self, labels, |attributes| instrument.record(value, attributes));
     }
 }
 
 /// A value that goes up and down.
 pub struct Gauge {
     name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
     help: &'static str,
     instrument: OnceLock<opentelemetry::metrics::Gauge<f64>>,
 }
 
 impl Gauge {
     /// Names the gauge.
-    pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, instrument: OnceLock::new() }
+    pub const fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, unit: "", labels, help, instrument: OnceLock::new() }
+    }
+
+    /// The same for a time in seconds.
+    pub const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, unit: "s", labels, help, instrument: OnceLock::new() }
+    }
+
+    /// The same for a size in bytes.
+    pub const fn bytes(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, unit: "By", labels, help, instrument: OnceLock::new() }
     }
 
     /// Sets the series with these labels.
     pub fn set(&self, value: f64, labels: &[Label<'_>]) {
-        let make = || meter().f64_gauge(self.name).with_description(self.help).build();
+        let make = || meter().f64_gauge(self.name).with_unit(self.unit).with_description(self.help).build();
         let instrument = self.instrument.get_or_init(make);
-        with_attributes(labels, |attributes| instrument.record(value, attributes));
+        with_attributes(self, labels, |attributes| instrument.record(value, attributes));
     }
 }
 
@@ -86,10 +118,20 @@ pub trait Describe: Sync {
     fn kind(&self) -> &'static str;
     /// What it says.
     fn help(&self) -> &'static str;
-    /// Name in `/metrics`.
+    /// Unit of UCUM; empty for a plain number.
+    fn unit(&self) -> &'static str;
+    /// Names of its labels, in the order in which values are given.
+    fn labels(&self) -> &'static [&'static str];
+    /// Name in `/metrics`, by the rule of OpenTelemetry for Prometheus: dots become underscores, the unit is spelled out
+    /// at the end, and a counter ends in `_total`. A collector that takes the OTLP export makes the same of it.
     fn prometheus_name(&self) -> String {
-        let name = self.name().replace('.', "_");
-        if self.kind() == "counter" { format!("{name}_total") } else { name }
+        let unit = match self.unit() {
+            "s" => "_seconds",
+            "By" => "_bytes",
+            _ => "",
+        };
+        let total = if self.kind() == "counter" { "_total" } else { "" };
+        format!("{}{unit}{total}", self.name().replace('.', "_"))
     }
 }
 
@@ -104,6 +146,12 @@ macro_rules! describe {
             }
             fn help(&self) -> &'static str {
                 self.help
+            }
+            fn unit(&self) -> &'static str {
+                self.unit
+            }
+            fn labels(&self) -> &'static [&'static str] {
+                self.labels
             }
         }
     };
@@ -128,27 +176,47 @@ pub(crate) fn set_resource(resource: Resource) {
 
 static RESOURCE: Mutex<Option<Resource>> = Mutex::new(None);
 
+/// All instruments of the process, and who reads them.
 struct Exporter {
     registry: Registry,
     meter: Meter,
     /// Held, because the instruments end with it.
-    _provider: SdkMeterProvider,
+    provider: SdkMeterProvider,
 }
 
-fn exporter() -> &'static Exporter {
-    static EXPORTER: OnceLock<Exporter> = OnceLock::new();
-    EXPORTER.get_or_init(|| {
+static EXPORTER: OnceLock<Exporter> = OnceLock::new();
+
+/// Lets a second reader have every metric, beside `/metrics`. `None`, and nothing is done, when a metric has been used
+/// already: the readers of a process are known before its first metric.
+pub(crate) fn begin<E: PushMetricExporter>(reader: PeriodicReader<E>) -> Option<SdkMeterProvider> {
+    let mut reader = Some(reader);
+    let exporter = EXPORTER.get_or_init(|| {
+        let builder = SdkMeterProvider::builder();
+        Exporter::new(match reader.take() {
+            Some(reader) => builder.with_reader(reader),
+            None => builder,
+        })
+    });
+    reader.is_none().then(|| exporter.provider.clone())
+}
+
+impl Exporter {
+    fn new(provider: MeterProviderBuilder) -> Self {
         let registry = Registry::new();
         let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false);
         let reader = reader.build().expect("a fresh registry takes the exporter");
-        let mut provider = SdkMeterProvider::builder().with_reader(reader);
+        let mut provider = provider.with_reader(reader);
         if let Some(resource) = RESOURCE.lock().unwrap_or_else(PoisonError::into_inner).take() {
             provider = provider.with_resource(resource);
         }
         let provider = provider.build();
         let meter = provider.meter("saga");
-        Exporter { registry, meter, _provider: provider }
-    })
+        Self { registry, meter, provider }
+    }
+}
+
+fn exporter() -> &'static Exporter {
+    EXPORTER.get_or_init(|| Exporter::new(SdkMeterProvider::builder()))
 }
 
 fn meter() -> &'static Meter {
@@ -156,7 +224,13 @@ fn meter() -> &'static Meter {
 }
 
 /// Calls `f` with the labels as attributes, without a vector for the usual zero, one or two.
-fn with_attributes(labels: &[Label<'_>], f: impl FnOnce(&[KeyValue])) {
+fn with_attributes(of: &dyn Describe, labels: &[Label<'_>], f: impl FnOnce(&[KeyValue])) {
+    debug_assert!(
+        labels.iter().map(|(name, _)| name).eq(of.labels()),
+        "{} has the labels {:?}, not {labels:?}",
+        of.name(),
+        of.labels()
+    );
     let attribute = |(name, value): &Label<'_>| KeyValue::new(*name, (*value).to_owned());
     match labels {
         [] => f(&[]),

@@ -1,0 +1,92 @@
+//! Looks at the server now and then, for the metrics: memory, persistence, connections. On the shared connection, never on
+//! the committer's.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use telemetry::metrics::{self, Gauge};
+
+use crate::check::{field, text};
+use crate::connection::{first_error, pipeline};
+use crate::store::Inner;
+
+/// Pause between two looks: what is looked at changes slowly, and INFO is not free.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Fields of INFO that are shown as they are.
+const NUMBERS: [(&str, &Gauge); 10] = [
+    ("used_memory", &metrics::REDIS_MEMORY_USED),
+    ("used_memory_rss", &metrics::REDIS_MEMORY_RESIDENT),
+    ("maxmemory", &metrics::REDIS_MEMORY_LIMIT),
+    ("aof_enabled", &metrics::REDIS_AOF_ENABLED),
+    ("aof_current_size", &metrics::REDIS_AOF_SIZE),
+    ("aof_rewrite_in_progress", &metrics::REDIS_AOF_REWRITING),
+    ("aof_delayed_fsync", &metrics::REDIS_AOF_DELAYED_FSYNC),
+    ("connected_clients", &metrics::REDIS_CLIENTS),
+    ("uptime_in_seconds", &metrics::REDIS_UPTIME),
+    ("loading", &metrics::REDIS_LOADING),
+];
+
+/// Fields of INFO that say `ok` or something else.
+const STATES: [(&str, &Gauge); 2] = [
+    ("aof_last_write_status", &metrics::REDIS_AOF_WRITE_OK),
+    ("aof_last_bgrewrite_status", &metrics::REDIS_AOF_REWRITE_OK),
+];
+
+/// Looks until the store is dropped.
+pub(crate) async fn watch(store: Weak<Inner>) {
+    loop {
+        match store.upgrade() {
+            Some(store) => look(&store).await,
+            None => return,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn look(store: &Inner) {
+    let mut commands = pipeline();
+    for section in ["server", "clients", "memory", "persistence"] {
+        commands.cmd("INFO").arg(section);
+    }
+    // A store that is away is told by the committer.
+    let Ok(replies) = store.reader.ask(&commands).await else { return };
+    if first_error(&replies).is_err() {
+        return;
+    }
+    let info: String = replies.into_iter().map(|reply| text(Some(reply))).collect();
+    show(&info);
+}
+
+fn show(info: &str) {
+    for (name, gauge) in NUMBERS {
+        if let Some(value) = field(info, name).and_then(|value| value.parse::<f64>().ok()) {
+            gauge.set(value, &[]);
+        }
+    }
+    for (name, gauge) in STATES {
+        if let Some(state) = field(info, name) {
+            gauge.set(if state == "ok" { 1.0 } else { 0.0 }, &[]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_is_shown() {
+        show(
+            "# Memory\r\nused_memory:1048576\r\nmaxmemory:0\r\n# Persistence\r\nloading:0\r\naof_last_write_status:err\r\n",
+        );
+        let text = telemetry::metrics::render();
+        for line in [
+            "saga_redis_memory_used_bytes 1048576",
+            "saga_redis_aof_last_write_ok 0",
+            "saga_redis_memory_limit_bytes 0",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}
