@@ -16,6 +16,7 @@ mod run;
 mod scenario;
 mod sweep;
 mod tally;
+mod telemetry;
 
 use std::path::PathBuf;
 
@@ -46,6 +47,8 @@ enum Command {
     },
     /// Measures the same with one thing varied, in interleaved rounds
     Sweep(sweep::Args),
+    /// Measures what exporting telemetry costs: several stacks side by side, as ratios
+    Telemetry(telemetry::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -66,5 +69,6 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Sweep(args)) => sweep::run(&args).await,
+        Some(Command::Telemetry(args)) => telemetry::run(&args).await,
     }
 }

@@ -97,7 +97,8 @@ fn table(name: &str, values: &[String], runs: &[Vec<Run>]) -> String {
     text
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The middle one, or the middle of the two; not a number without any.
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match (sorted.get((sorted.len().max(1) - 1) / 2), sorted.get(sorted.len() / 2)) {
