@@ -8,6 +8,9 @@ pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 /// Longest id in characters: a UUID has 36, and a key in a store stays short.
 pub const MAX_ID_CHARACTERS: usize = 64;
 
+/// Longest idempotency key in characters: whatever a client likes to put into one, and a key in a store stays short.
+pub const MAX_IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
+
 /// Most characters of a bad parameter that an answer repeats.
 const MAX_ECHO_CHARACTERS: usize = 40;
 

@@ -1,10 +1,8 @@
 //! The header, and what it stands for.
 
 use http::{HeaderMap, Method};
+use service_kit::params::MAX_IDEMPOTENCY_KEY_CHARACTERS;
 use service_kit::problem::Problem;
-
-/// Longest key, in characters.
-pub const MAX_KEY_CHARS: usize = 255;
 
 /// The prefix of all records.
 pub(crate) const RECORD_PREFIX: &str = "idem:";
@@ -31,11 +29,12 @@ impl RequestKey {
         let text = value.to_str().map_err(|_| invalid("it has other characters than visible ASCII"))?.trim();
         // The draft of the standard writes it as a string in quotes; many clients send it bare.
         let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        if text.is_empty() || text.len() > MAX_KEY_CHARS {
-            return Err(invalid("it needs 1 to 255 characters"));
+        if !(1..=MAX_IDEMPOTENCY_KEY_CHARACTERS).contains(&text.len()) {
+            return Err(invalid(&format!("it needs 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters")));
         }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(invalid("it has other characters than visible ASCII"));
+        // A quotation mark that is left over belongs to a string that is none.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+            return Err(invalid("it has other characters than visible ASCII, or a quotation mark inside"));
         }
         Ok(Some(text.to_owned()))
     }
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_400() {
-        for nonsense in [&b""[..], b"\"\"", b"two words", b"\xc3\xa9", &[b'x'; 256]] {
+        for nonsense in [&b""[..], b"\"\"", b"\"open", b"in\"side", b"two words", b"\xc3\xa9", &[b'x'; 256]] {
             assert_eq!(read(nonsense), Err(400));
         }
         let mut twice = HeaderMap::new();
