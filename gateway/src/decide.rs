@@ -1,43 +1,9 @@
 //! What the gateway decides, without doing it: which route a request is, and whether it may be sent again.
 
 use http::Method;
+use percent_encoding::percent_decode_str;
 
-/// A service behind the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// order-svc.
-    Orders,
-    /// stock-svc.
-    Stock,
-    /// payment-svc.
-    Payment,
-}
-
-/// When a request may be sent again to another replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeat {
-    /// It reads: as often as wanted.
-    Reads,
-    /// A checkout: a second one of the same order joins the first.
-    Joins,
-    /// It acts each time it is executed: only when it was certainly never sent.
-    IfNeverSent,
-}
-
-/// One route of the public contract.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Verb.
-    pub method: Method,
-    /// Path with its parameters, for spans and metrics.
-    pub pattern: &'static str,
-    /// Who serves it.
-    pub service: Service,
-    /// Segment of the path (0 is the first) whose text chooses the replica; without one the turns go round.
-    pub key_segment: Option<usize>,
-    /// When it may be repeated.
-    pub repeat: Repeat,
-}
+use crate::contract::{OWN_ROUTES, OwnRoute, ROUTES, Repeat, Route};
 
 /// Why there is no route.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,43 +17,16 @@ pub enum NoRoute {
     },
 }
 
-/// Every route of the public contract.
-pub static ROUTES: [Route; 15] = [
-    post("/orders/create/{user_id}", Service::Orders, None),
-    get("/orders/find/{order_id}", Service::Orders, 2),
-    post("/orders/addItem/{order_id}/{item_id}/{quantity}", Service::Orders, Some(2)),
-    Route {
-        method: Method::POST,
-        pattern: "/orders/checkout/{order_id}",
-        service: Service::Orders,
-        key_segment: Some(2),
-        repeat: Repeat::Joins,
-    },
-    post("/orders/batch_init/{n}/{n_items}/{n_users}/{item_price}", Service::Orders, None),
-    post("/stock/item/create/{price}", Service::Stock, None),
-    get("/stock/find/{item_id}", Service::Stock, 2),
-    post("/stock/add/{item_id}/{amount}", Service::Stock, Some(2)),
-    post("/stock/subtract/{item_id}/{amount}", Service::Stock, Some(2)),
-    post("/stock/batch_init/{n}/{starting_stock}/{item_price}", Service::Stock, None),
-    post("/payment/create_user", Service::Payment, None),
-    get("/payment/find_user/{user_id}", Service::Payment, 2),
-    post("/payment/add_funds/{user_id}/{amount}", Service::Payment, Some(2)),
-    post("/payment/pay/{user_id}/{amount}", Service::Payment, Some(2)),
-    post("/payment/batch_init/{n}/{starting_money}", Service::Payment, None),
-];
-
-const fn get(pattern: &'static str, service: Service, key_segment: usize) -> Route {
-    Route { method: Method::GET, pattern, service, key_segment: Some(key_segment), repeat: Repeat::Reads }
-}
-
-const fn post(pattern: &'static str, service: Service, key_segment: Option<usize>) -> Route {
-    Route { method: Method::POST, pattern, service, key_segment, repeat: Repeat::IfNeverSent }
-}
-
-/// Finds the route of a request.
+/// Finds the route of a request among those that services serve.
 pub fn find_route(method: &Method, path: &str) -> Result<&'static Route, NoRoute> {
     let Some(route) = ROUTES.iter().find(|route| is_match(route.pattern, path)) else { return Err(NoRoute::NotFound) };
     if route.method == *method { Ok(route) } else { Err(NoRoute::WrongVerb { allowed: &route.method }) }
+}
+
+/// Finds the route of a request among those that the gateway answers itself.
+pub fn find_own_route(method: &Method, path: &str) -> Result<&'static OwnRoute, NoRoute> {
+    let Some(route) = OWN_ROUTES.iter().find(|route| route.path == path) else { return Err(NoRoute::NotFound) };
+    if *method == Method::GET { Ok(route) } else { Err(NoRoute::WrongVerb { allowed: &Method::GET }) }
 }
 
 /// The text in the path that chooses the replica.
@@ -95,11 +34,14 @@ pub fn key<'path>(route: &Route, path: &'path str) -> Option<&'path str> {
     path.split('/').nth(route.key_segment? + 1)
 }
 
-/// Parameters match any text that is not empty; what it may hold is for the service to say.
+/// Parameters match any text that is not empty; what it may hold is for the service to say. Bytes that are no text once
+/// the percent-encoding is undone name nothing.
 fn is_match(pattern: &str, path: &str) -> bool {
     let mut found = path.split('/');
     let all = pattern.split('/').all(|wanted| match found.next() {
-        Some(segment) if wanted.starts_with('{') => !segment.is_empty(),
+        Some(segment) if wanted.starts_with('{') => {
+            !segment.is_empty() && percent_decode_str(segment).decode_utf8().is_ok()
+        }
         Some(segment) => segment == wanted,
         None => false,
     });
@@ -157,6 +99,7 @@ pub fn waits(repeat: Repeat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Service;
 
     #[test]
     fn every_route_of_the_contract_is_found() {
@@ -206,6 +149,8 @@ mod tests {
             "/metrics",
             "/orders/additem/o/i/1",
             "//orders/find/o1",
+            "/orders/find/%FF",
+            "/orders/find/%C3",
         ] {
             assert_eq!(find_route(&Method::GET, path), Err(NoRoute::NotFound), "{path}");
         }

@@ -9,7 +9,8 @@ use telemetry::metrics::{
     GATEWAY_GIVEN_UP, GATEWAY_IN_FLIGHT, GATEWAY_REPEATS, GATEWAY_REQUESTS, GATEWAY_SECONDS, GATEWAY_SHED,
 };
 
-use crate::decide::{Attempt, Route};
+use crate::contract::Route;
+use crate::decide::Attempt;
 
 /// Requests without an answer are said this often.
 static GIVEN_UP: Throttle = Throttle::new(Duration::from_secs(1));

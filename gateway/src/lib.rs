@@ -2,9 +2,12 @@
 //!
 //! Deliberately not in it: what an order, an item or a user is.
 
+pub mod contract;
 pub mod decide;
 mod events;
+pub mod openapi;
 mod proxy;
+mod reference;
 pub mod settings;
 
 use std::net::SocketAddr;

@@ -22,8 +22,10 @@ use service_kit::upstream::{Outgoing, RequestError, UpstreamClient, Upstreams};
 use telemetry::context::{RequestTrace, UpstreamSpan, inject};
 use tokio::sync::Semaphore;
 
-use crate::decide::{self, Attempt, Next, NoRoute, Repeat, Route, Service};
+use crate::contract::{Repeat, Route, Service};
+use crate::decide::{self, Attempt, Next, NoRoute};
 use crate::events;
+use crate::reference;
 use crate::settings::Settings;
 
 /// First pause after every replica was asked in vain.
@@ -265,13 +267,22 @@ async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let since = Instant::now();
     let route = match decide::find_route(request.method(), request.uri().path()) {
         Ok(route) => route,
-        Err(problem) => return no_route(&problem),
+        Err(NoRoute::NotFound) => return own_answer(&request),
+        Err(wrong_verb) => return no_route(&wrong_verb),
     };
     let trace = RequestTrace::begin(route.method.as_str(), route.pattern, request.uri().path(), request.headers());
     let response = trace.run(proxy.answer(route, request, &trace, since)).await;
     trace.answered(response.status().as_u16());
     events::answered(route, response.status(), since, proxy.max_requests - proxy.places.available_permits());
     response
+}
+
+/// What no service serves, the gateway may have itself.
+fn own_answer(request: &Request) -> Response {
+    match decide::find_own_route(request.method(), request.uri().path()) {
+        Ok(route) => reference::answer(route.page),
+        Err(problem) => no_route(&problem),
+    }
 }
 
 async fn whole_answer(body: Incoming, until: tokio::time::Instant, timeout: Duration) -> Result<Body, RequestError> {
@@ -308,5 +319,19 @@ fn no_route(problem: &NoRoute) -> Response {
             }
             response
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    /// A route that were given to the router would pass by the contract, and the OpenAPI document would not know it.
+    #[tokio::test]
+    async fn the_table_is_the_only_way_in() {
+        let settings = Settings::try_parse_from(["gateway"]).expect("settings");
+        let upstreams = ["a", "b", "c"].map(|name| Upstreams::new(name, "127.0.0.1:1").expect("upstreams"));
+        assert!(!Proxy::new(&settings, upstreams).router().has_routes());
     }
 }

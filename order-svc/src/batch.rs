@@ -3,14 +3,11 @@
 use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use service_kit::params::{MAX_AMOUNT, whole_number};
+use service_kit::params::{MAX_AMOUNT, MAX_BATCH_ROWS, whole_number};
 use service_kit::problem::Problem;
 
 use crate::order::{Line, Order};
 use crate::store::{encode, order_key};
-
-/// Most orders of one call: some gigabytes of Redis.
-const MAX_ORDERS: u64 = 10_000_000;
 
 /// Lines of every order.
 const LINES: u64 = 2;
@@ -27,7 +24,7 @@ pub struct Batch {
 impl Batch {
     /// Reads the path parameters; 422 for what cannot be.
     pub fn new(orders: &str, items: &str, users: &str, item_price: &str) -> Result<Self, Problem> {
-        let orders = whole_number("n", orders, 0, MAX_ORDERS)?;
+        let orders = whole_number("n", orders, 0, MAX_BATCH_ROWS)?;
         // Orders need somebody who pays and something to buy.
         let least = u64::from(orders > 0);
         Ok(Self {

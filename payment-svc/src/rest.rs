@@ -13,7 +13,7 @@ use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
 use rest_kit::object::{Change, Changed, Create, Rule};
 use rest_kit::{Answer, problems};
 use serde_json::{Value, json};
-use service_kit::params::{MAX_AMOUNT, id, not_found, whole_number};
+use service_kit::params::{MAX_AMOUNT, MAX_BATCH_ROWS, id, not_found, whole_number};
 use service_kit::problem::Problem;
 use service_kit::traced::TracedRoutes;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +21,6 @@ use uuid::Uuid;
 
 use crate::decide::{INSUFFICIENT_CREDIT, Refused, User, add_funds, pay};
 use crate::store::user_key;
-
-/// Most users of one `batch_init`: some gigabytes of Redis.
-const MAX_BATCH_USERS: u64 = 10_000_000;
 
 /// What the handlers need.
 struct Purses {
@@ -114,7 +111,7 @@ async fn batch_init_users(
     if purses.batch_init == BatchInit::Off {
         return Err(problems::batch_init_off());
     }
-    let n = whole_number("n", &n, 0, MAX_BATCH_USERS)?;
+    let n = whole_number("n", &n, 0, MAX_BATCH_ROWS)?;
     let credit = whole_number("starting_money", &starting_money, 0, MAX_AMOUNT)?;
     let user = User { credit }.encode();
     let rows = (0..n).map(move |number| (user_key(&number.to_string()), user.clone()));

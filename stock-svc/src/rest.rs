@@ -13,7 +13,7 @@ use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
 use rest_kit::object::{Change, Changed, Create, Rule};
 use rest_kit::{Answer, problems};
 use serde_json::{Value, json};
-use service_kit::params::{MAX_AMOUNT, id, not_found, whole_number};
+use service_kit::params::{MAX_AMOUNT, MAX_BATCH_ROWS, id, not_found, whole_number};
 use service_kit::problem::Problem;
 use service_kit::traced::TracedRoutes;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +21,6 @@ use uuid::Uuid;
 
 use crate::decide::{Item, OUT_OF_STOCK, Refused, add, subtract};
 use crate::store::item_key;
-
-/// Most items of one `batch_init`: some gigabytes of Redis.
-const MAX_BATCH_ITEMS: u64 = 10_000_000;
 
 /// What the handlers need.
 struct Shelf {
@@ -115,7 +112,7 @@ async fn batch_init_items(
     if shelf.batch_init == BatchInit::Off {
         return Err(problems::batch_init_off());
     }
-    let n = whole_number("n", &n, 0, MAX_BATCH_ITEMS)?;
+    let n = whole_number("n", &n, 0, MAX_BATCH_ROWS)?;
     let stock = whole_number("starting_stock", &starting_stock, 0, MAX_AMOUNT)?;
     let price = whole_number("item_price", &item_price, 0, MAX_AMOUNT)?;
     let item = Item { stock, price }.encode();

@@ -11,6 +11,9 @@ pub const MAX_ID_CHARACTERS: usize = 64;
 /// Longest idempotency key in characters: whatever a client likes to put into one, and a key in a store stays short.
 pub const MAX_IDEMPOTENCY_KEY_CHARACTERS: usize = 255;
 
+/// Most rows of one `batch_init`: some gigabytes of Redis.
+pub const MAX_BATCH_ROWS: u64 = 10_000_000;
+
 /// Most characters of a bad parameter that an answer repeats.
 const MAX_ECHO_CHARACTERS: usize = 40;
 

@@ -11,7 +11,7 @@ use crate::World;
 const NO_NUMBERS: [&str; 8] = ["-1", "1.5", "abc", "9007199254740992", "99999999999999999999999", "%20", "0x10", "1e3"];
 
 /// Ids that nothing can have.
-const NO_IDS: [&str; 4] = ["no-such-thing", "%00", "%2e%2e%2fetc", "%F0%9F%92%A5"];
+const NO_IDS: [&str; 5] = ["no-such-thing", "%00", "%2e%2e%2fetc", "%F0%9F%92%A5", "%FF"];
 
 /// Largest amount of the contract.
 const MAX: u64 = (1 << 53) - 1;
