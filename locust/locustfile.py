@@ -199,10 +199,9 @@ def load(environment: Environment, **_: Any) -> None:
     cost.start()
     if isinstance(environment.runner, WorkerRunner):
         return
-    options = environment.parsed_options
-    assert options and environment.host
+    assert environment.host
     try:
-        for path in loading(options):
+        for path in loading(environment):
             answer = requests.post(environment.host + path, timeout=LOAD_TIMEOUT_S)
             answer.raise_for_status()
             log.info("%s: %s", path, answer.text.strip())
@@ -214,15 +213,19 @@ def load(environment: Environment, **_: Any) -> None:
     watchers.spawn(end_with_the_last_user, environment)
 
 
-def loading(options: Namespace) -> list[str]:
-    """Items, users and orders; the item of the flash sale is the one after the last."""
+def loading(environment: Environment) -> list[str]:
+    """Items, users and, if somebody wants them, orders; the item of the flash sale is the one after the last."""
+    options = environment.parsed_options
+    assert options
     items, flash = options.shop_items, options.shop_items
-    return [
+    paths = [
         f"/stock/batch_init/{items + 1}/{PLENTY}/{PRICE}",
         f"/stock/subtract/{flash}/{PLENTY - options.flash_stock}",
         f"/payment/batch_init/{options.shop_users}/{PLENTY}",
-        f"/orders/batch_init/{options.shop_orders}/{items}/{options.shop_users}/{PRICE}",
     ]
+    if Checkout in environment.user_classes:
+        paths.append(f"/orders/batch_init/{options.shop_orders}/{items}/{options.shop_users}/{PRICE}")
+    return paths
 
 
 class Cost:
