@@ -51,6 +51,7 @@ impl Consumer {
             fetchers,
             inquiry,
             joined: AtomicBool::new(false),
+            awaits_group: Mutex::default(),
             stop: AtomicBool::new(false),
             ended: CancellationToken::new(),
             shown: Mutex::default(),

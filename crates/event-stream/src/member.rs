@@ -49,6 +49,8 @@ pub(crate) struct Membership {
     pub(crate) fetchers: Arc<Fetchers>,
     pub(crate) inquiry: Arc<Inquiry>,
     pub(crate) joined: AtomicBool,
+    /// Since when the group owes an assignment, perhaps an empty one; `None` when it has given one.
+    pub(crate) awaits_group: Mutex<Option<Instant>>,
     pub(crate) stop: AtomicBool,
     pub(crate) ended: CancellationToken,
     /// Lanes whose gauges have been set.
@@ -62,6 +64,7 @@ pub(crate) fn new_member(membership: &Arc<Membership>) -> Result<Arc<BaseConsume
     let member: BaseConsumer<MemberContext> =
         config.create_with_context(context).map_err(|error| StreamError::kafka("make the group member", error))?;
     member.subscribe(&[&membership.topic]).map_err(|error| StreamError::kafka("join the group", error))?;
+    membership.set_awaits_group(Some(Instant::now()));
     let member = Arc::new(member);
     membership.inquiry.set_member(&member);
     Ok(member)
@@ -78,6 +81,7 @@ pub(crate) fn run(membership: &Arc<Membership>, first: Arc<BaseConsumer<MemberCo
                 leave(current);
             }
             None => {
+                metrics::STREAM_MEMBER_RENEWALS.add(1, &[("topic", &membership.topic)]);
                 std::thread::sleep(RENEW_PAUSE);
                 match new_member(membership) {
                     Ok(new) => member = Some(new),
@@ -94,7 +98,7 @@ pub(crate) fn run(membership: &Arc<Membership>, first: Arc<BaseConsumer<MemberCo
     membership.ended.cancel();
 }
 
-/// Returns when told to stop, or after a fatal error.
+/// Returns when told to stop, or when the member is of no use any more.
 fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
     let (mut last_commit, mut last_gauges) = (Instant::now(), Instant::now());
     let mut committed = BTreeMap::new();
@@ -107,6 +111,12 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
                 return;
             }
             Some(Err(error)) => tracing::debug!(%error, topic = %membership.topic, "group member"),
+        }
+        // The client has been seen to stay outside for ever after its coordinator was away.
+        if membership.is_forgotten() {
+            let waited_ms = membership.settings.rejoin_deadline.as_millis();
+            tracing::error!(topic = %membership.topic, waited_ms, "the group member is not taken in, it is made anew");
+            return;
         }
         if last_gauges.elapsed() >= GAUGE_INTERVAL {
             last_gauges = Instant::now();
@@ -134,6 +144,16 @@ fn leave(member: Arc<BaseConsumer<MemberContext>>) {
 impl Membership {
     fn stops(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    fn set_awaits_group(&self, since: Option<Instant>) {
+        *self.awaits_group.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Whether the group has owed an assignment for too long.
+    fn is_forgotten(&self) -> bool {
+        let since = *self.awaits_group.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() >= self.settings.rejoin_deadline)
     }
 
     fn give_up_all(&self, member: &BaseConsumer<MemberContext>) {
@@ -224,6 +244,7 @@ impl MemberContext {
             tracing::error!(%error, topic = %self.membership.topic, "the assigned lanes could not be taken on");
         }
         self.membership.joined.store(true, Ordering::Release);
+        self.membership.set_awaits_group(None);
         if lanes.is_empty() {
             return;
         }
@@ -235,6 +256,9 @@ impl MemberContext {
     fn give_up(&self, member: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let lanes = lanes_of(list);
         let lost = member.assignment_lost();
+        if lost {
+            self.membership.set_awaits_group(Some(Instant::now()));
+        }
         if !lanes.is_empty() {
             let kind = if lost { "lost" } else { "revoked" };
             let positions = self.membership.lanes.revoke(&lanes, self.membership.settings.drain_deadline);

@@ -57,6 +57,10 @@ pub struct KafkaArgs {
     /// How long a fetch waits at the broker for records, milliseconds
     #[arg(long, env = "KAFKA_FETCH_WAIT_MS", default_value_t = 500)]
     pub kafka_fetch_wait_ms: u64,
+    /// A group member that hears nothing of its group for this long after it has joined or lost its lanes is made anew,
+    /// milliseconds
+    #[arg(long, env = "KAFKA_REJOIN_DEADLINE_MS", default_value_t = 60_000)]
+    pub kafka_rejoin_deadline_ms: u64,
     /// How long a record waits for company at the producer, milliseconds; fractions are allowed
     #[arg(long, env = "KAFKA_LINGER_MS", default_value_t = 0.5)]
     pub kafka_linger_ms: f64,
@@ -81,6 +85,8 @@ pub struct KafkaSettings {
     pub heartbeat_interval: Duration,
     /// How long a revoked lane may drain; below the session timeout.
     pub drain_deadline: Duration,
+    /// A group member that hears nothing of its group for this long is made anew; far above the session timeout.
+    pub rejoin_deadline: Duration,
     /// Owned lanes per fetching consumer (about ten).
     pub lanes_per_fetcher: usize,
     /// How long a fetch waits at the broker for records. A lane that joins an idle fetcher may wait this long.
@@ -102,6 +108,7 @@ impl KafkaArgs {
             session_timeout: Duration::from_millis(self.kafka_session_timeout_ms),
             heartbeat_interval: Duration::from_millis(self.kafka_heartbeat_interval_ms),
             drain_deadline: Duration::from_millis(self.kafka_drain_deadline_ms),
+            rejoin_deadline: Duration::from_millis(self.kafka_rejoin_deadline_ms),
             lanes_per_fetcher: self.kafka_lanes_per_fetcher,
             fetch_wait: Duration::from_millis(self.kafka_fetch_wait_ms),
             linger_ms: self.kafka_linger_ms,
@@ -120,6 +127,7 @@ impl KafkaSettings {
             session_timeout: Duration::from_millis(3000),
             heartbeat_interval: Duration::from_millis(500),
             drain_deadline: Duration::from_millis(2000),
+            rejoin_deadline: Duration::from_secs(60),
             lanes_per_fetcher: 10,
             fetch_wait: Duration::from_millis(500),
             linger_ms: 0.5,
@@ -131,6 +139,9 @@ impl KafkaSettings {
     /// Refuses settings that contradict each other, with one sentence that says what to change.
     pub fn check(&self) -> Result<(), StreamError> {
         let refuse = |sentence: &str| Err(StreamError::Settings(sentence.to_owned()));
+        if self.rejoin_deadline <= self.session_timeout {
+            return refuse("KAFKA_REJOIN_DEADLINE_MS must be above KAFKA_SESSION_TIMEOUT_MS");
+        }
         if self.drain_deadline >= self.session_timeout {
             return refuse("KAFKA_DRAIN_DEADLINE_MS must be below KAFKA_SESSION_TIMEOUT_MS");
         }

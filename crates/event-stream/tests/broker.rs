@@ -58,6 +58,37 @@ async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
     broker.kafka.kill().unwrap();
 }
 
+/// How often the group member of the topic was made anew.
+fn renewals(topic: &str) -> u64 {
+    let text = telemetry::metrics::render();
+    let line = text.lines().find(|line| line.starts_with("saga_stream_member_renewals_total") && line.contains(topic));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// The client may stay outside its group for ever after its coordinator was away: nobody relies on it to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_its_group_does_not_take_in_is_made_anew() {
+    let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
+    let mut settings = KafkaSettings::new(broker.kafka.brokers(), "test");
+    let topic = new_topic(&settings, 4).await;
+    broker.kafka.kill().unwrap();
+    settings.rejoin_deadline = settings.session_timeout + Duration::from_millis(100);
+    let store = Arc::new(Store::default());
+    let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
+    eventually("the member is made anew", || renewals(&topic) >= 1).await;
+    let mut broker = tokio::task::spawn_blocking(move || {
+        broker.kafka.restart().unwrap();
+        broker
+    })
+    .await
+    .unwrap();
+    let publisher = Publisher::new(&settings).unwrap();
+    produce_until_acknowledged(&publisher, &topic, 0, 0..10).await;
+    eventually("the new member works", || store.lane(0).texts.len() >= 10).await;
+    end(consumer).await;
+    broker.kafka.kill().unwrap();
+}
+
 async fn produce_until_acknowledged(publisher: &Publisher, topic: &str, lane: u32, numbers: std::ops::Range<u32>) {
     let end = Instant::now() + common::PATIENCE;
     loop {

@@ -218,6 +218,12 @@ pub static STREAM_LANE_RESTARTS: Counter =
 /// Lanes that were dropped because they did not drain in time.
 pub static STREAM_DRAIN_OVERRUNS: Counter =
     Counter::new("saga.stream.drain.overruns", &["topic"], "lanes dropped at the drain deadline");
+/// Group members that were given up and made anew.
+pub static STREAM_MEMBER_RENEWALS: Counter = Counter::new(
+    "saga.stream.member.renewals",
+    &["topic"],
+    "group members made anew after a fatal error or because their group did not take them in",
+);
 /// Changes of ownership (`kind`: `assigned`, `revoked`, `lost`).
 pub static STREAM_REBALANCES: Counter =
     Counter::new("saga.stream.rebalances", &["topic", "kind"], "changes of ownership");
