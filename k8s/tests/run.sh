@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the Kubernetes manifests: rendered, against the schemas, against the rules of k8s/tests/policy, and, where there is a real API
-# server, applied to it. `./dev k8s-test` calls this.
+# server, applied to it; and the alerts, the dashboard and the runbook. `./dev k8s-test` calls this.
 #
 #   --build-apiserver   first build kube-apiserver from the Go modules (some 8 minutes of CPU), into .cache
 #
@@ -116,6 +116,28 @@ check_policy() {
     echo "rules      ok: all overlays keep them, and every planted mistake is found"
 }
 
+# Alerts, dashboard and runbook: names and entries by our rules, expressions by promtool.
+check_observability() {
+    local folder=$root/k8s/observability
+    "$python" -m observability "$root" "$work/queries.yml" || fail "alerts, dashboard or runbook break a rule of k8s/tests/observability"
+    "$python" -m unittest -q test_observability > "$work/observability.log" 2>&1 \
+        || { tail -n 40 "$work/observability.log" >&2; fail "test_observability failed"; }
+    echo "alerts     ok: metrics, labels and runbook entries exist, and every planted mistake is found"
+    command -v promtool > /dev/null || { skip "the alerts' tests: install promtool (Debian: apt-get install prometheus)"; return; }
+    # Debian builds Prometheus without the service discovery of Kubernetes; the rest of the file is checked.
+    sed 's/kubernetes_sd_configs:/static_configs:/; s/- role: pod/- targets: [localhost:9090]/' "$folder/prometheus.yml" > "$work/prometheus.yml"
+    cp "$folder/alerts.yml" "$work/alerts.yml"
+    promtool check config "$work/prometheus.yml" > "$work/promtool.log" 2>&1 || { cat "$work/promtool.log" >&2; fail "prometheus.yml is wrong"; }
+    promtool check rules "$work/queries.yml" > "$work/promtool.log" 2>&1 || { cat "$work/promtool.log" >&2; fail "a query of the dashboard is none"; }
+    promtool test rules "$here/observability/alerts_test.yml" > "$work/promtool.log" 2>&1 \
+        || { cat "$work/promtool.log" >&2; fail "an alert does not do what its test says"; }
+    sed 's#\[../../observability/alerts.yml\]#[alerts.yml]#' "$here/observability/alerts_test.yml" > "$work/alerts_test.yml"
+    sed -i 's/(saga_stream_lane_halted) == 1/(saga_stream_lane_halted) == 2/' "$work/alerts.yml"
+    ! promtool test rules "$work/alerts_test.yml" > "$work/promtool.log" 2>&1 || fail "an alert that never fires passes its test"
+    grep -q 'alertname: LaneHalted' "$work/promtool.log" || { cat "$work/promtool.log" >&2; fail "another alert than the spoilt one fails"; }
+    echo "promtool   ok: every alert fires and is silent as its tests say, every query of the dashboard is one"
+}
+
 check_strimzi() {
     crds=$cache/strimzi-crds-0.49.1
     if [ ! -d "$crds" ]; then
@@ -214,6 +236,7 @@ render
 if find_python; then
     check_schemas
     check_policy
+    check_observability
     check_strimzi
     check_on_apiserver
 fi
