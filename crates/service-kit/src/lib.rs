@@ -7,6 +7,7 @@ pub mod admin;
 pub mod backoff;
 pub mod client;
 pub mod clock;
+mod health;
 pub mod http;
 pub mod params;
 pub mod problem;

@@ -1,5 +1,6 @@
 //! One process from start to end: common settings, signals, exit codes.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -11,6 +12,7 @@ use telemetry::logs::LineFormat;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::health;
 pub use crate::settings::settings_table;
 
 /// Exit code for settings that cannot work (sysexits `EX_CONFIG`).
@@ -77,17 +79,28 @@ impl ProcessArgs {
 }
 
 /// Reads the command line and the environment. `--help` and `--version` print and give exit code 0; anything that cannot
-/// be read prints one sentence and gives 78.
+/// be read prints one sentence and gives 78. The subcommand `health` asks the running service and gives 0 or 1.
 pub fn parse<T: clap::Parser>() -> Result<T, ExitCode> {
-    T::try_parse().map_err(|error| {
-        if error.use_stderr() {
-            eprintln!("{}", first_line(&error.to_string()));
-            ExitCode::from(EXIT_BAD_CONFIGURATION)
-        } else {
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-    })
+    parse_from(std::env::args_os())
+}
+
+fn parse_from<T: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<T, ExitCode> {
+    let command = T::command().subcommand(health::command());
+    let matches = command.try_get_matches_from(arguments).map_err(|error| not_parsed(&error))?;
+    match matches.subcommand() {
+        Some((health::NAME, asked)) => Err(health::run(&matches, asked)),
+        _ => T::from_arg_matches(&matches).map_err(|error| not_parsed(&error)),
+    }
+}
+
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        eprintln!("{}", first_line(&error.to_string()));
+        ExitCode::from(EXIT_BAD_CONFIGURATION)
+    } else {
+        let _ = error.print();
+        ExitCode::SUCCESS
+    }
 }
 
 /// Builds the runtime, starts telemetry, runs `run` until it ends or SIGTERM/SIGINT cancels the token and the drain
@@ -241,6 +254,29 @@ mod tests {
         assert_eq!(outcome(|| anyhow::bail!("broken")), code(ExitCode::FAILURE));
         let bad = ProcessArgs { log_format: "yaml".to_owned(), ..args() };
         assert_eq!(code(main("test", &bad, async |_| Ok(()))), code(ExitCode::from(78)));
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Service {
+        #[command(flatten)]
+        process: ProcessArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<Service, String> {
+        parse_from(["service"].iter().chain(arguments).map(OsString::from)).map_err(code)
+    }
+
+    #[test]
+    fn health_is_asked_instead_of_served() {
+        let service = parsed(&["--admin-listen", "127.0.0.1:7"]).expect("settings");
+        assert_eq!(service.process.admin_listen.port(), 7);
+        let nobody =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port");
+        let asked = parsed(&["--admin-listen", &nobody.to_string(), "health", "--ready"]);
+        assert_eq!(asked.expect_err("asked"), code(ExitCode::FAILURE));
+        let nowhere = parsed(&["--admin-listen", "127.0.0.1:0", "health"]);
+        assert_eq!(nowhere.expect_err("asked"), code(ExitCode::FAILURE));
+        assert_eq!(parsed(&["health", "--red"]).expect_err("unknown"), code(ExitCode::from(78)));
     }
 
     #[test]
