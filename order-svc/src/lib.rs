@@ -97,7 +97,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
 async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
     let store =
-        Store::connect(settings.redis.settings(SERVICE, instance)).await.context("connect to the order store")?;
+        Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to the order store")?;
     match store.check(settings.redis.allow_unsafe_fsync).await {
         Ok(()) => Ok(store),
         Err(unsafe_settings @ CheckError::Unsafe(_)) => Err(BadConfiguration(unsafe_settings.to_string()).into()),

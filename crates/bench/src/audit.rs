@@ -124,6 +124,7 @@ impl Reader {
         let settings = Settings {
             address: address.to_owned(),
             process: format!("audit-{}", std::process::id()),
+            password: redis_txn::Password::default(),
             max_batch: 1,
             response_timeout: Duration::from_secs(10),
             rest_patience: Duration::from_secs(10),

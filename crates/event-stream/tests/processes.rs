@@ -154,6 +154,7 @@ fn store_settings(address: &str) -> Settings {
     Settings {
         address: address.to_owned(),
         process: format!("process-{}", std::process::id()),
+        password: redis_txn::Password::default(),
         max_batch: 256,
         response_timeout: Duration::from_secs(5),
         rest_patience: Duration::from_secs(5),

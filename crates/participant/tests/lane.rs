@@ -153,6 +153,7 @@ async fn connect(address: &str) -> Store {
     Store::connect(Settings {
         address: address.to_owned(),
         process: format!("test-{}", Uuid::new_v4()),
+        password: redis_txn::Password::default(),
         max_batch: 256,
         response_timeout: Duration::from_secs(5),
         rest_patience: Duration::from_secs(5),

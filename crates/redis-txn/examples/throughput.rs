@@ -59,12 +59,13 @@ async fn main() -> anyhow::Result<()> {
 fn settings(address: &str) -> Settings {
     let args = RedisArgs {
         redis: address.to_owned(),
+        redis_password_file: String::new(),
         allow_unsafe_fsync: true,
         commit_max_batch: 256,
         commit_response_timeout_ms: 5_000,
         commit_rest_patience_ms: 5_000,
     };
-    args.settings("throughput", "0")
+    args.settings("throughput", "0").expect("no password file")
 }
 
 /// CPU time of a process so far, microseconds: a measure that a busy machine disturbs less than the rate.

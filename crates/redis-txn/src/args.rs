@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use service_kit::process::BadConfiguration;
+
+use crate::password::Password;
+
 /// Where and how to commit.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `host:port` of the Redis.
     pub address: String,
+    /// Its password, if it has one.
+    pub password: Password,
     /// Names this process in `commit:<process>:<connection>` and in turns; unique per process start.
     pub process: String,
     /// Most transactions in one EXEC.
@@ -23,6 +29,9 @@ pub struct RedisArgs {
     /// Redis of this service, host:port
     #[arg(long, env = "REDIS", default_value = "127.0.0.1:6401")]
     pub redis: String,
+    /// File with the password of that Redis in its first line; none when empty
+    #[arg(long, env = "REDIS_PASSWORD_FILE", default_value = "")]
+    pub redis_password_file: String,
     /// Accept a Redis that may forget what it acknowledged (1 = yes)
     #[arg(long, env = "ALLOW_UNSAFE_FSYNC", value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_unsafe_fsync: bool,
@@ -43,14 +52,15 @@ const MAX_BATCH: usize = 4_096;
 impl RedisArgs {
     /// Settings of one process of `service`. The name of the process gets a random part, so that no two starts share
     /// it: a commit key must have one writer.
-    pub fn settings(&self, service: &str, instance: &str) -> Settings {
-        Settings {
+    pub fn settings(&self, service: &str, instance: &str) -> Result<Settings, BadConfiguration> {
+        Ok(Settings {
             address: self.redis.clone(),
+            password: Password::from_file(&self.redis_password_file)?,
             process: format!("{service}-{instance}-{:08x}", rand::random::<u32>()),
             max_batch: self.commit_max_batch,
             response_timeout: Duration::from_millis(self.commit_response_timeout_ms),
             rest_patience: Duration::from_millis(self.commit_rest_patience_ms),
-        }
+        })
     }
 }
 

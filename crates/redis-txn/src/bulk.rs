@@ -1,14 +1,12 @@
 //! Fills a store with many rows, for the batch endpoints: fast, blind, not atomic.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use redis::Pipeline;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Pipeline};
 
-use crate::connection::{Failure, ask, first_error, open_shared, pipeline};
+use crate::connection::{Failure, Server, ask, first_error, pipeline};
 use crate::error::CommitError;
 use crate::store::unavailable;
 
@@ -19,12 +17,12 @@ const ROWS_PER_CHUNK: usize = 1_000;
 const CHUNKS_OUTSTANDING: usize = 4;
 
 /// Writes the rows; see `Store::bulk_set`.
-pub(crate) async fn set<I>(client: &Client, response_timeout: Duration, rows: I) -> Result<u64, CommitError>
+pub(crate) async fn set<I>(server: &Server, rows: I) -> Result<u64, CommitError>
 where
     I: Iterator<Item = (String, Bytes)> + Send,
 {
     let mut rows = rows.peekable();
-    let connection = open_shared(client, response_timeout).await.map_err(unavailable)?;
+    let connection = server.open_shared().await.map_err(unavailable)?;
     let mut outstanding = FuturesUnordered::new();
     let mut written = 0;
     loop {
@@ -52,7 +50,7 @@ fn chunk(rows: impl Iterator<Item = (String, Bytes)>) -> (Pipeline, u64) {
 async fn send(mut connection: MultiplexedConnection, (commands, count): (Pipeline, u64)) -> Result<u64, CommitError> {
     let replies = ask(&mut connection, &commands).await.map_err(|failure| match failure {
         Failure::Lost(_) => CommitError::OutcomeUnknown,
-        Failure::Refused(cause) => CommitError::Unavailable(cause),
+        Failure::Refused(cause) | Failure::Denied(cause) => CommitError::Unavailable(cause),
     })?;
     first_error(&replies).map_err(unavailable)?;
     Ok(count)

@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Pipeline, Value};
+use redis::{Pipeline, Value};
 use service_kit::backoff::Backoff;
 
 use crate::args::Settings;
-use crate::connection::{Exec, Failure, Private, first_error, pipeline, read_exec, string};
+use crate::connection::{Exec, Failure, Private, Server, first_error, pipeline, read_exec, string};
 use crate::plan::{Overlay, apply_in_order};
 use crate::queue::Shared;
 use crate::turn::Turn;
@@ -38,7 +38,7 @@ const CONFLICT_DOUBLINGS: u32 = 5;
 /// What the committer is made of.
 pub(crate) struct Committer {
     settings: Settings,
-    client: Client,
+    server: Server,
     connection: Option<Private>,
     /// The connection has watches that no EXEC has cleared.
     watching: bool,
@@ -59,7 +59,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(settings: Settings, client: Client, connection: Private, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(settings: Settings, server: Server, connection: Private, shared: Arc<Shared>) -> Self {
         static COMMITTERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let ordinal = COMMITTERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         shared.set_healthy();
@@ -67,7 +67,7 @@ impl Committer {
             commit_key: format!("commit:{}:{ordinal}", settings.process),
             desk: Desk::new(shared, &settings),
             settings,
-            client,
+            server,
             connection: Some(connection),
             watching: false,
             number: 0,
@@ -88,7 +88,7 @@ impl Committer {
             }
             match self.attempt().await {
                 Ok(()) => {}
-                Err(Failure::Lost(cause)) => self.lose(&cause),
+                Err(Failure::Lost(cause) | Failure::Denied(cause)) => self.lose(&cause),
                 Err(Failure::Refused(cause)) => self.pause_refused(&cause).await,
             }
         }
@@ -112,7 +112,7 @@ impl Committer {
                     let mut commands = pipeline();
                     commands.cmd("PING");
                     match self.ask(&commands, Sent::No).await {
-                        Err(Failure::Lost(cause)) => self.lose(&cause),
+                        Err(Failure::Lost(cause) | Failure::Denied(cause)) => self.lose(&cause),
                         Err(Failure::Refused(_)) => {}
                         Ok(replies) => match first_error(&replies) {
                             Ok(()) => self.desk.shared.set_healthy(),
@@ -131,10 +131,14 @@ impl Committer {
     /// Sees to it that there is a connection and that no EXEC is in doubt. Breaks when there is nothing left to do it
     /// for.
     async fn ready(&mut self) -> ControlFlow<()> {
+        let mut told_denied = false;
         while self.connection.is_none() || self.in_doubt {
             let sent = if self.in_doubt { Sent::Yes } else { Sent::No };
             if let Err(cause) = self.reconnect(sent).await {
                 self.connection = None;
+                if matches!(cause, Failure::Denied(_)) && !std::mem::replace(&mut told_denied, true) {
+                    tracing::warn!(%cause, "the store denies access");
+                }
                 tracing::debug!(address = %self.settings.address, %cause, "the store is away");
                 let pause = self.backoff.pause();
                 self.desk.patiently(sent, tokio::time::sleep(pause)).await;
@@ -149,7 +153,7 @@ impl Committer {
 
     async fn reconnect(&mut self, sent: Sent) -> Result<(), Failure> {
         if self.connection.is_none() {
-            let opened = Private::open(&self.client, self.settings.response_timeout);
+            let opened = self.server.open_private();
             self.connection = Some(self.desk.patiently(sent, opened).await?);
             self.watching = false;
             events::connected();

@@ -1,10 +1,13 @@
-//! The committer's private connection, and the meaning of Redis's replies.
+//! How connections are opened, the committer's private one, and the meaning of Redis's replies.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, Value};
+
+use crate::args::Settings;
+use crate::password::Password;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,7 +21,75 @@ pub(crate) enum Failure {
     /// Redis answered with an error (`-OOM`, `-LOADING`, `-READONLY`, …): it did nothing.
     #[error("{0}")]
     Refused(String),
+    /// The password is wrong, missing or not asked for: nothing will change until a person acts.
+    #[error("{0}")]
+    Denied(String),
 }
+
+/// One Redis, as something to connect to.
+#[derive(Clone)]
+pub(crate) struct Server {
+    client: Client,
+    address: String,
+    password: Password,
+    response_timeout: Duration,
+}
+
+impl Server {
+    /// Nothing is sent yet.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
+        let address = settings.address.clone();
+        let refused = |error: redis::RedisError| Failure::Refused(format!("address {address}: {error}"));
+        let info = format!("redis://{address}/").into_connection_info().map_err(refused)?;
+        // Without this a batch that is larger than one TCP segment waits for the acknowledgement of its first part.
+        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        let client = Client::open(info.set_tcp_settings(tcp)).map_err(refused)?;
+        let password = settings.password.clone();
+        Ok(Self { client, address, password, response_timeout: settings.response_timeout })
+    }
+
+    /// A connection that may be cloned: for reads and for bulk writes, never for WATCH.
+    pub(crate) async fn open_shared(&self) -> Result<MultiplexedConnection, Failure> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(self.response_timeout));
+        let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = opened.map_err(|error| lost(&error))?;
+        if let Some(password) = self.password.reveal() {
+            // Not left to the client, which calls every error here a wrong password, also that of a Redis that is full.
+            let mut commands = pipeline();
+            commands.cmd("AUTH").arg(password);
+            first_error(&ask(&mut connection, &commands).await?).map_err(|failure| self.explain(failure))?;
+        }
+        Ok(connection)
+    }
+
+    /// A connection for WATCH. Makes sure that MULTI is allowed: if only MULTI were refused, the writes behind it in the
+    /// same pipeline would be executed one by one.
+    pub(crate) async fn open_private(&self) -> Result<Private, Failure> {
+        let mut private = Private { inner: self.open_shared().await? };
+        let mut probe = pipeline();
+        probe.cmd("MULTI").cmd("EXEC");
+        first_error(&private.ask(&probe).await?).map_err(|failure| self.explain(failure))?;
+        Ok(private)
+    }
+
+    fn explain(&self, failure: Failure) -> Failure {
+        let Failure::Denied(code) = failure else { return failure };
+        let address = &self.address;
+        Failure::Denied(match code.as_str() {
+            NO_AUTH => format!("Redis {address} asks for a password: set REDIS_PASSWORD_FILE"),
+            WRONG_PASSWORD => format!("Redis {address} refuses the password in REDIS_PASSWORD_FILE"),
+            _ => format!("Redis {address} has no password: leave REDIS_PASSWORD_FILE empty, or give it one"),
+        })
+    }
+}
+
+/// Codes of Redis's errors about passwords.
+const NO_AUTH: &str = "NOAUTH";
+const WRONG_PASSWORD: &str = "WRONGPASS";
+/// Part of the answer to AUTH of a Redis that has no password; its code is a mere `ERR`.
+const NO_PASSWORD_THERE: &str = "without any password configured";
 
 /// A connection for WATCH. It has one owner and no `Clone`: another task's EXEC on it would silently drop our watches.
 pub(crate) struct Private {
@@ -26,39 +97,12 @@ pub(crate) struct Private {
 }
 
 impl Private {
-    /// Connects, and makes sure that MULTI is allowed: if only MULTI were refused, the writes behind it in the same
-    /// pipeline would be executed one by one.
-    pub(crate) async fn open(client: &Client, response_timeout: Duration) -> Result<Self, Failure> {
-        let mut private = Self { inner: open_shared(client, response_timeout).await? };
-        let mut probe = pipeline();
-        probe.cmd("MULTI").cmd("EXEC");
-        first_error(&private.ask(&probe).await?)?;
-        Ok(private)
-    }
-
     /// Sends the commands in one piece and waits for all replies. Errors of single commands stay among the replies.
     ///
     /// After [`Failure::Lost`], or when the future was dropped, the connection is to be dropped too.
     pub(crate) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
         ask(&mut self.inner, commands).await
     }
-}
-
-/// A client of the Redis at `host:port`; nothing is sent yet.
-pub(crate) fn client(address: &str) -> Result<Client, Failure> {
-    let refused = |error: redis::RedisError| Failure::Refused(format!("address {address}: {error}"));
-    let info = format!("redis://{address}/").into_connection_info().map_err(refused)?;
-    // Without this a batch that is larger than one TCP segment waits for the acknowledgement of its first part.
-    let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-    Client::open(info.set_tcp_settings(tcp)).map_err(refused)
-}
-
-/// A connection that may be cloned: for reads and for bulk writes, never for WATCH.
-pub(crate) async fn open_shared(client: &Client, response_timeout: Duration) -> Result<MultiplexedConnection, Failure> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout));
-    client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| lost(&error))
 }
 
 /// As [`Private::ask`], on a shared connection.
@@ -116,6 +160,7 @@ pub(crate) fn read_exec(replies: &[Value]) -> Exec {
 /// The first error among the replies.
 pub(crate) fn first_error(replies: &[Value]) -> Result<(), Failure> {
     replies.iter().try_for_each(|reply| match reply {
+        Value::ServerError(error) if is_about_passwords(error) => Err(Failure::Denied(error.code().to_owned())),
         Value::ServerError(error) => Err(Failure::Refused(server_error(error))),
         _ => Ok(()),
     })
@@ -130,6 +175,11 @@ pub(crate) fn string(value: Value) -> Option<Bytes> {
         Value::Int(number) => Some(number.to_string().into()),
         _ => None,
     }
+}
+
+fn is_about_passwords(error: &redis::ServerError) -> bool {
+    [NO_AUTH, WRONG_PASSWORD].contains(&error.code())
+        || error.details().is_some_and(|details| details.contains(NO_PASSWORD_THERE))
 }
 
 fn server_error(error: &redis::ServerError) -> String {

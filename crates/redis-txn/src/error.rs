@@ -1,5 +1,7 @@
 //! Why a transaction has no outcome, and why a Redis is not fit.
 
+use service_kit::process::BadConfiguration;
+
 /// Why a transaction has no outcome.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
@@ -42,6 +44,17 @@ impl CommitError {
             Self::Closed => "closed",
         }
     }
+}
+
+/// Why there is no connection at the start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The store stayed away.
+    #[error(transparent)]
+    Away(#[from] CommitError),
+    /// The password does not fit; one sentence that says what to set. The process ends as with any bad configuration.
+    #[error("cannot log in")]
+    Denied(#[source] BadConfiguration),
 }
 
 /// Settings of the Redis that are not safe, one sentence each.

@@ -26,6 +26,7 @@ mod connection;
 mod error;
 mod events;
 mod memory;
+mod password;
 mod plan;
 mod queue;
 mod reader;
@@ -37,8 +38,9 @@ mod unknown;
 mod watch;
 
 pub use args::{RedisArgs, Settings};
-pub use error::{CheckError, CommitError};
+pub use error::{CheckError, CommitError, ConnectError};
 pub use memory::Memory;
+pub use password::Password;
 pub use queue::Queue;
 pub use store::{STORE_ID_KEY, Store};
 pub use transaction::{Transaction, Unread, View};

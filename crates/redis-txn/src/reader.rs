@@ -1,13 +1,11 @@
 //! Reads on a shared connection, which is replaced when it is lost.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Pipeline, Value};
+use redis::{Pipeline, Value};
 use tokio::sync::Mutex;
 
-use crate::connection::{Failure, ask, first_error, open_shared, pipeline, string};
+use crate::connection::{Failure, Server, ask, first_error, pipeline, string};
 use crate::error::CommitError;
 use crate::store::unavailable;
 
@@ -21,15 +19,14 @@ const KEYS_PER_SCAN: usize = 1_000;
 const ATTEMPTS: u32 = 2;
 
 pub(crate) struct Reader {
-    client: Client,
-    response_timeout: Duration,
+    server: Server,
     /// The connection and how many came before it.
     current: Mutex<(u64, Option<MultiplexedConnection>)>,
 }
 
 impl Reader {
-    pub(crate) fn new(client: Client, response_timeout: Duration) -> Self {
-        Self { client, response_timeout, current: Mutex::default() }
+    pub(crate) fn new(server: Server) -> Self {
+        Self { server, current: Mutex::default() }
     }
 
     pub(crate) async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CommitError> {
@@ -78,7 +75,7 @@ impl Reader {
                 (number, Some(connection)) => (*number, connection.clone()),
                 // The others wait for this one connection: the lock is held on purpose.
                 (number, none) => {
-                    let opened = open_shared(&self.client, self.response_timeout).await?;
+                    let opened = self.server.open_shared().await?;
                     *number += 1;
                     (*number, none.insert(opened).clone())
                 }

@@ -5,15 +5,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::Client;
 use service_kit::backoff::Backoff;
+use service_kit::process::BadConfiguration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::args::Settings;
 use crate::committer::Committer;
-use crate::connection::{Failure, Private, client, first_error, pipeline, string};
-use crate::error::{CheckError, CommitError};
+use crate::connection::{Failure, Server, first_error, pipeline, string};
+use crate::error::{CheckError, CommitError, ConnectError};
 use crate::queue::{Handles, Queue, Shared};
 use crate::reader::Reader;
 use crate::watch::watch;
@@ -36,22 +36,23 @@ pub struct Store {
 
 pub(crate) struct Inner {
     handles: Arc<Handles>,
-    client: Client,
-    response_timeout: Duration,
+    server: Server,
     pub(crate) reader: Reader,
     id: OnceLock<Uuid>,
 }
 
 impl Store {
-    /// Connects (retrying with backoff for up to 30 s), and starts the committer task.
-    pub async fn connect(settings: Settings) -> Result<Self, CommitError> {
-        let client = client(&settings.address).map_err(unavailable)?;
+    /// Connects (retrying with backoff for up to 30 s; a password that is not accepted is not tried again), and starts
+    /// the committer task.
+    pub async fn connect(settings: Settings) -> Result<Self, ConnectError> {
+        let server = Server::new(&settings).map_err(unavailable)?;
         let deadline = Instant::now() + CONNECT_DEADLINE;
         let mut backoff = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
         let connection = loop {
-            match Private::open(&client, settings.response_timeout).await {
+            match server.open_private().await {
                 Ok(connection) => break connection,
-                Err(cause) if Instant::now() >= deadline => return Err(unavailable(cause)),
+                Err(Failure::Denied(sentence)) => return Err(ConnectError::Denied(BadConfiguration(sentence))),
+                Err(cause) if Instant::now() >= deadline => return Err(unavailable(cause).into()),
                 Err(cause) => tracing::debug!(address = %settings.address, %cause, "the store does not answer yet"),
             }
             tokio::time::sleep(backoff.pause()).await;
@@ -59,12 +60,11 @@ impl Store {
         let shared = Arc::new(Shared::new(&settings.address));
         let inner = Inner {
             handles: Arc::new(Handles { shared: Arc::clone(&shared) }),
-            reader: Reader::new(client.clone(), settings.response_timeout),
-            client: client.clone(),
-            response_timeout: settings.response_timeout,
+            reader: Reader::new(server.clone()),
+            server: server.clone(),
             id: OnceLock::new(),
         };
-        tokio::spawn(Committer::new(settings, client, connection, shared).run());
+        tokio::spawn(Committer::new(settings, server, connection, shared).run());
         let inner = Arc::new(inner);
         tokio::spawn(watch(Arc::downgrade(&inner)));
         Ok(Self { inner })
@@ -124,7 +124,7 @@ impl Store {
     where
         I: Iterator<Item = (String, Bytes)> + Send,
     {
-        bulk::set(&self.inner.client, self.inner.response_timeout, rows)
+        bulk::set(&self.inner.server, rows)
     }
 
     /// Whether the store answered lately (readiness).

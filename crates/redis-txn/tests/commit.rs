@@ -368,8 +368,11 @@ fn settings_come_from_arguments() {
     let parse = |args: &[&str]| <Service as clap::Parser>::try_parse_from([&["service"], args].concat());
     let args = parse(&["--redis", "127.0.0.1:7000", "--allow-unsafe-fsync"]).ok().unwrap().redis;
     assert!(args.allow_unsafe_fsync);
-    let (one, two) = (args.settings("stock-svc", "0"), args.settings("stock-svc", "0"));
+    let settings = || args.settings("stock-svc", "0").unwrap();
+    let (one, two) = (settings(), settings());
     assert_eq!((one.address.as_str(), one.max_batch), ("127.0.0.1:7000", 256));
     assert!(one.process.starts_with("stock-svc-0-") && one.process != two.process);
     assert!(parse(&["--commit-max-batch", "0"]).is_err());
+    let missing = parse(&["--redis-password-file", "/nowhere/password"]).ok().unwrap().redis;
+    assert!(missing.settings("stock-svc", "0").unwrap_err().to_string().contains("/nowhere/password"));
 }

@@ -150,6 +150,7 @@ impl Stage {
         let settings = redis_txn::Settings {
             address: redis.address(),
             process: format!("{name}-{}", Uuid::new_v4()),
+            password: redis_txn::Password::default(),
             max_batch: 256,
             response_timeout: Duration::from_secs(5),
             rest_patience: PATIENCE,

@@ -117,6 +117,7 @@ impl Stack {
         Store::connect(redis_txn::Settings {
             address: self.redis.address(),
             process: format!("test-{}", Uuid::new_v4()),
+            password: redis_txn::Password::default(),
             max_batch: 16,
             response_timeout: Duration::from_secs(5),
             rest_patience: Duration::from_secs(5),

@@ -41,6 +41,7 @@ pub fn settings(address: &str, process: &str) -> Settings {
     Settings {
         address: address.to_owned(),
         process: process.to_owned(),
+        password: redis_txn::Password::default(),
         max_batch: 256,
         response_timeout: Duration::from_secs(5),
         rest_patience: Duration::from_secs(5),

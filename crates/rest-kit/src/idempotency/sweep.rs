@@ -79,6 +79,7 @@ mod tests {
         let store = Store::connect(Settings {
             address: redis.address(),
             process: "test".to_owned(),
+            password: redis_txn::Password::default(),
             max_batch: 256,
             response_timeout: Duration::from_secs(5),
             rest_patience: Duration::from_secs(5),
