@@ -27,4 +27,4 @@ pub use publisher::{Publisher, Receipt};
 pub use record::{Outgoing, Record};
 pub use saga_core::ids::Lane;
 pub use settings::{GroupProtocol, KafkaArgs, KafkaSettings};
-pub use topics::{TopicSpec, check_topics, make_topics};
+pub use topics::{TopicSpec, TopicStorage, check_topics, ensure_topics, make_topics, wait_for_brokers};

@@ -18,6 +18,9 @@ const VISIBLE_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause between two looks for new topics.
 const VISIBLE_LOOK: Duration = Duration::from_millis(50);
 
+/// A broker that is there answers within this; one that starts does not, and is asked again.
+const METADATA_DEADLINE: Duration = Duration::from_secs(3);
+
 type Admin = AdminClient<DefaultClientContext>;
 
 /// A topic as it must be.
@@ -31,10 +34,46 @@ pub struct TopicSpec {
     pub log_append_time: bool,
 }
 
+/// How new topics are stored. What exists must have the same number of copies; how much of it is kept may differ.
+#[derive(Clone, Debug)]
+pub struct TopicStorage {
+    /// Copies of every partition, each on a broker of its own.
+    pub replication: u16,
+    /// Copies that must have a record before it counts as written.
+    pub min_insync: u16,
+    /// Bytes that a partition keeps at most (and a segment more).
+    pub retention_bytes: u64,
+    /// Bytes of a segment; Kafka deletes whole segments only.
+    pub segment_bytes: u64,
+}
+
 /// Checks that the topics exist with the partition count, `cleanup.policy=delete` and the timestamp type.
 pub async fn check_topics(settings: &KafkaSettings, topics: &[TopicSpec]) -> Result<(), StreamError> {
     let topics = topics.to_vec();
-    with_admin(settings, move |admin, runtime| check(&admin, &topics, runtime)).await
+    with_admin(settings, move |admin, runtime| check(&admin, &topics, None, runtime)).await
+}
+
+/// Waits until this many brokers have joined the cluster and says how many there are.
+pub async fn wait_for_brokers(settings: &KafkaSettings, count: u16, deadline: Duration) -> Result<u16, StreamError> {
+    with_admin(settings, move |admin, _| {
+        let end = std::time::Instant::now() + deadline;
+        loop {
+            let found = admin.inner().fetch_metadata(None, METADATA_DEADLINE);
+            let brokers = found.as_ref().map_or(0, |metadata| metadata.brokers().len());
+            if brokers >= usize::from(count) && brokers > 0 {
+                return Ok(u16::try_from(brokers).unwrap_or(u16::MAX));
+            }
+            if std::time::Instant::now() >= end {
+                let operation = "wait for the brokers";
+                return Err(match found {
+                    Ok(_) => StreamError::kafka(operation, format!("{brokers} of {count} are there")),
+                    Err(error) => StreamError::kafka(operation, error),
+                });
+            }
+            std::thread::sleep(VISIBLE_LOOK);
+        }
+    })
+    .await
 }
 
 /// Makes the topics that are missing (retention bounded by `retention_bytes` and `segment_bytes` per partition),
@@ -46,18 +85,31 @@ pub async fn make_topics(
     retention_bytes: u64,
     segment_bytes: u64,
 ) -> Result<(), StreamError> {
+    let storage = TopicStorage { replication, min_insync: 1, retention_bytes, segment_bytes };
+    ensure_topics(settings, topics, storage).await
+}
+
+/// Makes the topics that are missing and checks all of them, the number of their copies too.
+pub async fn ensure_topics(
+    settings: &KafkaSettings,
+    topics: &[TopicSpec],
+    storage: TopicStorage,
+) -> Result<(), StreamError> {
     let topics = topics.to_vec();
     with_admin(settings, move |admin, runtime| {
-        let bounds = (retention_bytes.to_string(), segment_bytes.to_string());
+        let bounds = (storage.retention_bytes.to_string(), storage.segment_bytes.to_string());
+        let min_insync = storage.min_insync.to_string();
         let mut new = Vec::new();
         for topic in &topics {
             let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
-            let mut wanted = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(i32::from(replication)))
-                .set("cleanup.policy", "delete")
-                // By size, not by time: a stack that was stopped a week ago still finds its records.
-                .set("retention.ms", "-1")
-                .set("retention.bytes", &bounds.0)
-                .set("segment.bytes", &bounds.1);
+            let mut wanted =
+                NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(i32::from(storage.replication)))
+                    .set("cleanup.policy", "delete")
+                    .set("min.insync.replicas", &min_insync)
+                    // By size, not by time: a stack that was stopped a week ago still finds its records.
+                    .set("retention.ms", "-1")
+                    .set("retention.bytes", &bounds.0)
+                    .set("segment.bytes", &bounds.1);
             if topic.log_append_time {
                 wanted = wanted.set("message.timestamp.type", "LogAppendTime");
             }
@@ -75,16 +127,16 @@ pub async fn make_topics(
             }
         }
         wait_until_visible(&admin, &topics);
-        check(&admin, &topics, runtime)
+        check(&admin, &topics, Some(&storage), runtime)
     })
     .await
 }
 
 /// Runs `work`, which blocks, with an admin client off the runtime.
-async fn with_admin(
+async fn with_admin<T: Send + 'static>(
     settings: &KafkaSettings,
-    work: impl FnOnce(Admin, &tokio::runtime::Handle) -> Result<(), StreamError> + Send + 'static,
-) -> Result<(), StreamError> {
+    work: impl FnOnce(Admin, &tokio::runtime::Handle) -> Result<T, StreamError> + Send + 'static,
+) -> Result<T, StreamError> {
     let config = settings.admin();
     let runtime = tokio::runtime::Handle::current();
     let done = tokio::task::spawn_blocking(move || {
@@ -94,16 +146,30 @@ async fn with_admin(
     done.await.unwrap_or_else(|error| Err(StreamError::kafka("check the topics", error)))
 }
 
-fn check(admin: &Admin, topics: &[TopicSpec], runtime: &tokio::runtime::Handle) -> Result<(), StreamError> {
+/// With `storage` the number of copies is checked too.
+fn check(
+    admin: &Admin,
+    topics: &[TopicSpec],
+    storage: Option<&TopicStorage>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<(), StreamError> {
     let mut complaints = Vec::new();
     let mut present = Vec::new();
     for topic in topics {
         match partitions(admin, &topic.name)? {
             None => complaints.push(format!("{} does not exist", topic.name)),
-            Some(count) if count != topic.partitions as usize => {
-                complaints.push(format!("{} has {count} partitions, not {}", topic.name, topic.partitions));
+            Some(found) if found.partitions != topic.partitions as usize => {
+                let (name, wanted) = (&topic.name, topic.partitions);
+                complaints.push(format!("{name} has {} partitions, not {wanted}", found.partitions));
             }
-            Some(_) => present.push(topic),
+            Some(found) => {
+                if let Some(wanted) = storage.map(|storage| usize::from(storage.replication))
+                    && found.copies != wanted
+                {
+                    complaints.push(format!("{} is kept on {} brokers, not {wanted}", topic.name, found.copies));
+                }
+                present.push(topic);
+            }
         }
     }
     let resources: Vec<_> = present.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
@@ -114,19 +180,20 @@ fn check(admin: &Admin, topics: &[TopicSpec], runtime: &tokio::runtime::Handle) 
             .map_err(|error| StreamError::kafka("read the topics' settings", error))?;
         for (topic, config) in present.iter().zip(described) {
             let config = config.map_err(|code| StreamError::kafka("read the topics' settings", code))?;
-            complaints.extend(complaints_about(topic, &config));
+            complaints.extend(complaints_about(topic, storage, &config));
         }
     }
     if complaints.is_empty() { Ok(()) } else { Err(StreamError::Topics(complaints)) }
 }
 
-fn complaints_about(topic: &TopicSpec, config: &ConfigResource) -> Vec<String> {
+fn complaints_about(topic: &TopicSpec, storage: Option<&TopicStorage>, config: &ConfigResource) -> Vec<String> {
     let values: HashMap<&str, Option<&str>> =
         config.entries.iter().map(|entry| (entry.name.as_str(), entry.value.as_deref())).collect();
-    let mut wanted = vec![("cleanup.policy", "delete")];
+    let mut wanted = vec![("cleanup.policy", "delete".to_owned())];
     if topic.log_append_time {
-        wanted.push(("message.timestamp.type", "LogAppendTime"));
+        wanted.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     }
+    wanted.extend(storage.map(|storage| ("min.insync.replicas", storage.min_insync.to_string())));
     let differing = wanted.into_iter().filter_map(|(name, wanted)| {
         let found = values.get(name).copied().flatten().unwrap_or_default();
         (found != wanted).then(|| format!("{} has {name}={found}, not {wanted}", topic.name))
@@ -134,15 +201,25 @@ fn complaints_about(topic: &TopicSpec, config: &ConfigResource) -> Vec<String> {
     differing.collect()
 }
 
-/// How many partitions the topic has; `None` when it does not exist.
-fn partitions(admin: &Admin, topic: &str) -> Result<Option<usize>, StreamError> {
+/// A topic as it is.
+struct Found {
+    partitions: usize,
+    /// Fewest copies of a partition.
+    copies: usize,
+}
+
+/// `None` when the topic does not exist.
+fn partitions(admin: &Admin, topic: &str) -> Result<Option<Found>, StreamError> {
     let metadata = admin
         .inner()
         .fetch_metadata(Some(topic), ANSWER_DEADLINE)
         .map_err(|error| StreamError::kafka("read the topics' partitions", error))?;
     let Some(found) = metadata.topics().first() else { return Ok(None) };
     match found.error() {
-        None => Ok(Some(found.partitions().len())),
+        None => {
+            let copies = found.partitions().iter().map(|partition| partition.replicas().len()).min();
+            Ok(Some(Found { partitions: found.partitions().len(), copies: copies.unwrap_or(0) }))
+        }
         Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
         Some(error) => Err(StreamError::kafka("read the topics' partitions", RDKafkaErrorCode::from(error))),
     }

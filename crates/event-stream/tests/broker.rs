@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Applier, Broker, Store, consume, end, eventually, loaded, new_topic, outgoing, produce, settings};
-use event_stream::{KafkaSettings, Outgoing, Publisher, StreamError, TopicSpec, check_topics};
+use event_stream::{
+    KafkaSettings, Outgoing, Publisher, StreamError, TopicSpec, TopicStorage, check_topics, ensure_topics,
+    wait_for_brokers,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
@@ -184,4 +187,28 @@ async fn topics_that_are_not_as_they_must_be_are_told_in_one_go() {
     let Err(StreamError::Topics(complaints)) = check_topics(&settings, &wanted).await else { panic!("all is well?") };
     println!("{complaints:#?}");
     assert_eq!(complaints.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_are_not_as_they_must_be_are_told_too() {
+    let settings = settings();
+    let spec = TopicSpec { name: new_topic(&settings, 3).await, partitions: 3, log_append_time: true };
+    let storage = TopicStorage { replication: 1, min_insync: 1, retention_bytes: 32 << 20, segment_bytes: 8 << 20 };
+    ensure_topics(&settings, std::slice::from_ref(&spec), storage.clone()).await.unwrap();
+    let safer = TopicStorage { replication: 3, min_insync: 2, ..storage };
+    let Err(StreamError::Topics(complaints)) = ensure_topics(&settings, std::slice::from_ref(&spec), safer).await
+    else {
+        panic!("one broker keeps three copies?")
+    };
+    assert_eq!(complaints.len(), 2, "{complaints:?}");
+    assert!(complaints[0].contains("is kept on 1 brokers, not 3"), "{complaints:?}");
+    assert!(complaints[1].contains("min.insync.replicas=1, not 2"), "{complaints:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_do_not_come_are_waited_for_until_the_deadline() {
+    let settings = settings();
+    assert_eq!(wait_for_brokers(&settings, 1, Duration::from_secs(30)).await.unwrap(), 1);
+    let waited = wait_for_brokers(&settings, 2, Duration::from_millis(200)).await;
+    assert!(waited.unwrap_err().to_string().contains("1 of 2 are there"));
 }

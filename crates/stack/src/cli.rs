@@ -1,4 +1,4 @@
-//! The commands `up`, `down`, `status` and `logs`.
+//! The commands `up`, `down`, `status` and `logs` of the stack on this machine; `topics` and `secrets` for containers.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,8 @@ use crate::options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, Stac
 use crate::progress::Progress;
 use crate::stack::Stack;
 use crate::state::{StackState, Supervisor};
-use crate::table;
+use crate::topics::{self, Topics};
+use crate::{secrets, table};
 
 /// How often a foreground stack looks whether all its processes live.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -53,6 +54,14 @@ enum CliCommand {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Make the topics that are missing on given brokers and check all of them
+    Topics(Topics),
+    /// Make the passwords of stores that have none yet, a folder for each
+    Secrets {
+        /// Folders, each for one store and its service
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +93,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         CliCommand::Down => down(&cli.dir),
         CliCommand::Status { json } => status(&cli.dir, json),
         CliCommand::Logs { name, follow } => logs(&cli.dir, &name, follow),
+        CliCommand::Topics(wanted) => {
+            println!("{}", topics::make(&wanted).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        CliCommand::Secrets { folders } => {
+            secrets::make(&folders)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -9,10 +9,12 @@ mod options;
 mod plan;
 mod progress;
 mod ready;
+mod secrets;
 mod shop;
 mod stack;
 mod state;
 mod table;
+mod topics;
 
 pub use http::{Answer, Http};
 pub use local_servers::Lifetime;

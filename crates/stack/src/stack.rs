@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::Parser;
-use event_stream::{KafkaArgs, KafkaSettings, TopicSpec};
 use local_servers::{
     Kafka, KafkaOptions, ManagedProcess, ProcessSpec, Redis, free_port, kafka_libs, refuse_port_in_use,
 };
@@ -17,11 +15,8 @@ use crate::plan::{self, Kind, Servers, ServicePlan, address};
 use crate::progress::Progress;
 use crate::ready::{self, Look};
 use crate::state::{ProcessInfo, StackState, running_since};
+use crate::topics::{self, Topics};
 
-/// Records of yesterday's stack are still there, and 500 partitions stay below 16 GB.
-const RETENTION_BYTES: u64 = 32 * 1024 * 1024;
-/// Kafka deletes whole segments only.
-const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Pause between two looks at the services.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A service that does not answer its admin port in this time is not ready.
@@ -328,24 +323,10 @@ async fn start_servers(options: &StackOptions) -> anyhow::Result<StartedServers>
     Ok(StartedServers { brokers, stores, parts })
 }
 
-/// The client settings that the services have too.
-#[derive(Debug, Parser)]
-struct KafkaDefaults {
-    #[command(flatten)]
-    kafka: KafkaArgs,
-}
-
 async fn make_topics(options: &StackOptions, brokers: &str) -> anyhow::Result<()> {
-    let names = ["saga.inbox", "stock.commands", "payment.commands", "order.results", "saga.quarantine"];
-    let topic = |name: &str| TopicSpec {
-        name: name.to_owned(),
-        partitions: options.partitions,
-        log_append_time: name == "saga.inbox",
-    };
-    let KafkaDefaults { kafka } = KafkaDefaults::try_parse_from(["stack"]).context("read the settings for Kafka")?;
-    let settings = KafkaSettings { brokers: brokers.to_owned(), ..kafka.settings("stack", "1") };
-    let topics = names.map(topic);
-    event_stream::make_topics(&settings, &topics, 1, RETENTION_BYTES, SEGMENT_BYTES)
+    let wanted = Topics { partitions: options.partitions, ..Topics::on_one_broker(brokers)? };
+    topics::make(&wanted)
         .await
+        .map(drop)
         .context("the topics cannot be used (--fresh starts again without the old data)")
 }

@@ -43,6 +43,15 @@ fn up_goes_on_in_the_background_until_down() {
     assert_eq!(processes.len(), 5);
     assert!(processes.iter().all(|process| process["running"] == true && process["pid"].is_u64()), "{status}");
 
+    let brokers = processes.iter().find(|process| process["name"] == "kafka").unwrap()["address"].as_str().unwrap();
+    let topics = |partitions| stack(dir, &["topics", "--brokers", brokers, "--partitions", partitions]);
+    let fitting = topics("3");
+    assert!(fitting.status.success(), "{}", text(&fitting.stderr));
+    assert!(text(&fitting.stdout).starts_with("3 partitions each, 1 copies on 1 brokers"), "{}", text(&fitting.stdout));
+    let differing = topics("4");
+    assert!(!differing.status.success());
+    assert!(text(&differing.stderr).contains("saga.inbox has 3 partitions, not 4"), "{}", text(&differing.stderr));
+
     assert!(text(&stack(dir, &["logs", "redis-st"]).stdout).contains("Ready to accept connections"));
     let unknown = stack(dir, &["logs", "nobody"]);
     assert!(text(&unknown.stderr).contains("there is no nobody; there are redis-orchestrator"));
