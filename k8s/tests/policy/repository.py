@@ -5,8 +5,6 @@ from functools import cache
 from pathlib import Path
 
 _SETTING = re.compile(r"^\| `--[a-z0-9-]+` \| `([A-Z0-9_]+)` \| (?:`(.*)`)? ?\|", re.MULTILINE)
-# Planned: no page lists it yet. It goes from here when docs/settings has it.
-_PLANNED = {"REDIS_PASSWORD_FILE"}
 _TELEMETRY_VARIABLE = re.compile(r'"((?:OTEL_[A-Z_]+)|RUST_LOG)"')
 
 
@@ -36,7 +34,7 @@ class Repository:
         return {name for source in sources for name in _TELEMETRY_VARIABLE.findall(source.read_text())}
 
     def knows(self, service, name):
-        return name in self.settings(service) or name in self.telemetry_variables() or name in _PLANNED
+        return name in self.settings(service) or name in self.telemetry_variables()
 
     @cache
     def topics(self):
