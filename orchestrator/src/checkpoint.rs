@@ -3,7 +3,7 @@
 mod load;
 mod write;
 
-pub use self::load::{Loaded, load};
+pub use self::load::{Loaded, load, restore};
 pub use self::write::{WriteCheckpoint, WriteOutcome};
 
 use std::collections::BTreeMap;
@@ -63,8 +63,10 @@ enum Stage {
     Writing { outcome: Write, snapshot: Written, at: Instant },
 }
 
-type Commit = Box<dyn Fn(WriteCheckpoint) -> Write + Send + Sync>;
-type Write = Pin<Box<dyn Future<Output = Result<WriteOutcome, CommitError>> + Send>>;
+/// How a snapshot gets to the store.
+pub type Commit = Box<dyn Fn(WriteCheckpoint) -> Write + Send + Sync>;
+/// A snapshot on its way; an error means that the loop's state must be thrown away.
+pub type Write = Pin<Box<dyn Future<Output = Result<WriteOutcome, CommitError>> + Send>>;
 
 /// A checkpoint that has been written.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,11 +80,13 @@ pub struct Written {
 impl Checkpoints {
     /// Goes on from the version that was loaded.
     pub fn new(lane: Lane, queue: Queue, schedule: CheckpointSchedule, version: u64) -> Self {
-        Self::with_commit(lane, Box::new(move |write| Box::pin(queue.run(write))), schedule, version)
+        let commit: Commit = Box::new(move |write| Box::pin(queue.run(write)));
+        Self::with_commit(lane, commit, schedule, version, Uuid::new_v4())
     }
 
-    fn with_commit(lane: Lane, commit: Commit, schedule: CheckpointSchedule, version: u64) -> Self {
-        let (writer, stage) = (Uuid::new_v4(), Stage::Gathering);
+    /// The same with another way to the store, and the name under which this run of the loop writes.
+    pub fn with_commit(lane: Lane, commit: Commit, schedule: CheckpointSchedule, version: u64, writer: Uuid) -> Self {
+        let stage = Stage::Gathering;
         Self { lane, commit, schedule, writer, version, stage, gathering_since: None, frozen_since: None }
     }
 

@@ -31,6 +31,18 @@ impl Definitions {
         Ok(definitions)
     }
 
+    /// These, as if they had been read from a folder: of each name the highest version is wanted.
+    pub fn of(definitions: impl IntoIterator<Item = Arc<Definition>>) -> Self {
+        let mut wanted: BTreeMap<String, Arc<Definition>> = BTreeMap::new();
+        for definition in definitions {
+            let name = definition.id.name.clone();
+            if wanted.get(&name).is_none_or(|other| other.id.version < definition.id.version) {
+                wanted.insert(name, definition);
+            }
+        }
+        Self { wanted }
+    }
+
     /// The definitions that every lane is to know, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
         self.wanted.values()

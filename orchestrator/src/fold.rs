@@ -14,7 +14,7 @@ use telemetry::{context, metrics};
 
 use crate::emit::INBOX;
 use crate::hop::{Hop, saga_of};
-use crate::lane_loop::LaneLoop;
+use crate::lane_core::LaneCore;
 
 /// Whether effects are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +25,9 @@ pub enum Mode {
     Live,
 }
 
-impl LaneLoop {
+impl LaneCore {
     /// Folds a batch and queues its effects. On an error everything before the bad record has been folded and queued.
-    pub(crate) fn fold(&mut self, records: &[Record], mode: Mode) -> Result<(), HaltReason> {
-        let now = Instant::now();
+    pub fn fold(&mut self, records: &[Record], mode: Mode, now: Instant) -> Result<(), HaltReason> {
         let mut outcome = Ok(());
         let mut folded = 0;
         for record in records {
@@ -39,7 +38,7 @@ impl LaneLoop {
             folded += 1;
             // Ignored records tell the log's time too.
             self.clock.observe(record.timestamp_ms, now);
-            self.owned.set_position(record.offset.saturating_add(1));
+            self.position = record.offset.saturating_add(1);
         }
         if folded > 0 {
             self.checkpoints.folded(folded, now);

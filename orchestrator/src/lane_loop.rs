@@ -6,22 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use event_stream::{Lane, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt};
+use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
 use redis_txn::Store;
-use saga_core::effect::Effect;
-use saga_core::ids::TraceContext;
-use saga_core::lane::LaneState;
-use saga_core::record::Timer;
 use tokio::sync::mpsc;
 
-use crate::ages::AgeScan;
 use crate::checkpoint::{self, Checkpoints};
-use crate::decide::{CheckpointSchedule, FloorSchedule, LogClock, ResendSchedule, Underway};
+use crate::decide::CheckpointSchedule;
 use crate::definitions::Definitions;
-use crate::emit::{Emitter, MAX_UNACKNOWLEDGED, Outbox};
+use crate::emit::{MAX_UNACKNOWLEDGED, Outbox};
 use crate::fold::Mode;
+use crate::lane_core::LaneCore;
 use crate::summary::SummaryRule;
-use crate::upkeep::{ACTIVATION_RETRY, MAX_ACTIVATIONS, MAX_TIMERS, TIMER_RETRY};
 use crate::view::{Numbers, Question, Registration, Registry, SagaView};
 
 /// Records in one piece for the producer: a quarter of what may be unacknowledged.
@@ -34,7 +29,7 @@ pub struct Shared {
     /// The producer.
     pub publisher: Publisher,
     /// What is to be active.
-    pub definitions: Definitions,
+    pub definitions: Arc<Definitions>,
     /// What the admin port looks at.
     pub registry: Registry,
     /// Where the ticks of the checkpoints begin.
@@ -72,22 +67,11 @@ impl LaneRunner for Runner {
 }
 
 /// The loop and everything it holds. It is dropped as a whole when it goes wrong: the log and the store have it all.
-pub(crate) struct LaneLoop {
-    pub(crate) lane: Lane,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) owned: OwnedLane,
-    pub(crate) state: LaneState,
-    pub(crate) clock: LogClock,
-    pub(crate) emitter: Emitter,
-    pub(crate) outbox: Outbox<Receipt>,
-    pub(crate) checkpoints: Checkpoints,
-    pub(crate) timers: Underway<Timer>,
-    pub(crate) timers_checked: Instant,
-    pub(crate) activations: Underway<String>,
-    pub(crate) activations_next: Option<Instant>,
-    pub(crate) resends: ResendSchedule,
-    pub(crate) floors: FloorSchedule,
-    pub(crate) ages: AgeScan,
+struct LaneLoop {
+    shared: Arc<Shared>,
+    owned: OwnedLane,
+    core: LaneCore,
+    outbox: Outbox<Receipt>,
     numbers: Arc<Numbers>,
     questions: mpsc::Receiver<Question>,
     _registration: Registration,
@@ -112,24 +96,14 @@ impl LaneLoop {
         if let Some(next) = loaded.next {
             owned.set_stored(next);
         }
-        let now = Instant::now();
         let schedule = CheckpointSchedule::new(shared.epoch, shared.checkpoint_interval, shared.checkpoint_records);
         let queue = shared.store.lane_queue(lane.0);
         tracing::debug!(lane = lane.0, position, version = loaded.version, "checkpoint loaded");
+        let checkpoints = Checkpoints::new(lane, queue, schedule, loaded.version);
+        let definitions = shared.definitions.clone();
         Ok(Self {
-            lane,
-            clock: LogClock::new(loaded.state.time_ms(), now),
-            emitter: Emitter::new(lane),
+            core: LaneCore::new(loaded.state, position, checkpoints, definitions, shared.summaries, Instant::now()),
             outbox: Outbox::default(),
-            checkpoints: Checkpoints::new(lane, queue, schedule, loaded.version),
-            timers: Underway::new(TIMER_RETRY, MAX_TIMERS),
-            timers_checked: now,
-            activations: Underway::new(ACTIVATION_RETRY, MAX_ACTIVATIONS),
-            activations_next: Some(now),
-            resends: ResendSchedule::new(now),
-            floors: FloorSchedule::default(),
-            ages: AgeScan::new(now),
-            state: loaded.state,
             shared,
             owned,
             numbers,
@@ -145,7 +119,7 @@ impl LaneLoop {
                 LaneEvent::Records(records) => {
                     self.fold(&records, Mode::Silent)?;
                     // Results are facts: when a long log gives many, they need not wait for its end.
-                    if self.emitter.len() >= SEND_CHUNK && self.publish().await?.is_break() {
+                    if self.core.emitter.len() >= SEND_CHUNK && self.publish().await?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
@@ -159,20 +133,13 @@ impl LaneLoop {
     /// Says again what may not have been heard: the results since the checkpoint, the floors, and every command that an
     /// open saga awaits. The receipts count before the next checkpoint.
     async fn recover(&mut self) -> Result<ControlFlow<()>, LaneFault> {
-        let floors = self.state.floors();
-        let participants = self.state.definitions().participants();
-        for floor in &floors {
-            self.emitter.floor(participants.iter().cloned(), floor.clone());
-        }
-        self.floors = FloorSchedule::told(&floors, Instant::now());
-        self.queue_commands(self.state.awaited());
-        let again = self.emitter.len();
+        let again = self.core.queue_recovery(Instant::now());
         let flow = self.publish().await?;
-        self.numbers.update(&self.state, self.outbox.unacknowledged());
+        self.numbers.update(&self.core.state, self.outbox.unacknowledged());
         self.numbers.live.store(true, Ordering::Relaxed);
         self.owned.set_loaded();
-        let (position, open) = (self.state.next_offset(), self.state.sagas().len());
-        tracing::info!(lane = self.lane.0, position, open, again, "lane loaded");
+        let (position, open) = (self.core.state.next_offset(), self.core.state.sagas().len());
+        tracing::info!(lane = self.core.lane.0, position, open, again, "lane loaded");
         Ok(flow)
     }
 
@@ -186,11 +153,11 @@ impl LaneLoop {
                 Wake::Written(written) => {
                     self.numbers.checkpointed();
                     self.owned.set_stored(written.next);
-                    self.floors.stored(written.ended, Instant::now());
+                    self.core.checkpoint_written(written, Instant::now());
                 }
                 Wake::Asked(question) => {
                     // Whoever asked may have gone away.
-                    let _ = question.answer.send(SagaView::find(&self.state, question.saga));
+                    let _ = question.answer.send(SagaView::find(&self.core.state, question.saga));
                 }
                 Wake::Event(LaneEvent::Records(records)) => {
                     if let Err(reason) = self.fold(&records, Mode::Live) {
@@ -213,12 +180,11 @@ impl LaneLoop {
     async fn upkeep(&mut self) -> Result<ControlFlow<()>, LaneFault> {
         let now = Instant::now();
         if !self.outbox.is_full() {
-            self.queue_due(now);
+            self.core.queue_due(now);
         }
         let flow = self.publish().await?;
         if flow.is_continue() {
-            self.checkpoints.freeze_if_due(&mut self.state, self.outbox.issued(), now);
-            self.checkpoints.write_if_acknowledged(self.outbox.acknowledged());
+            self.core.keep_checkpoint(self.outbox.issued(), self.outbox.acknowledged(), now);
             self.show(now);
         }
         Ok(flow)
@@ -226,15 +192,15 @@ impl LaneLoop {
 
     /// Lets others see how the lane is.
     fn show(&mut self, now: Instant) {
-        self.numbers.update(&self.state, self.outbox.unacknowledged());
-        self.numbers.unsaved(self.checkpoints.unsaved_since());
-        self.ages.scan(&self.state, self.clock.estimate_ms(now), now, &self.numbers.ages);
+        self.numbers.update(&self.core.state, self.outbox.unacknowledged());
+        self.numbers.unsaved(self.core.checkpoints.unsaved_since());
+        self.core.count_ages(&self.numbers.ages, now);
     }
 
     async fn wake(&mut self) -> Result<Wake, LaneFault> {
-        let until = self.next_due();
+        let until = self.core.next_due();
         let folding = !self.outbox.is_full();
-        let Self { owned, outbox, checkpoints, questions, .. } = self;
+        let Self { owned, outbox, core, questions, .. } = self;
         let event = async {
             if folding {
                 return owned.next(until).await.map(Wake::Event);
@@ -248,25 +214,21 @@ impl LaneLoop {
                 acknowledged.map_err(unknown_delivery)?;
                 Ok(Wake::Acknowledged)
             }
-            written = checkpoints.written() => Ok(Wake::Written(written?)),
+            written = core.checkpoints.written() => Ok(Wake::Written(written?)),
             Some(question) = questions.recv() => Ok(Wake::Asked(question)),
             event = event => event,
         }
     }
 
-    /// Queues commands that are sent again; they rejoin the trace of their saga.
-    pub(crate) fn queue_commands(&mut self, effects: Vec<Effect>) {
-        let no_cause = TraceContext::default();
-        for effect in effects {
-            if let Effect::Command { participant, command } = effect {
-                self.emitter.command(&participant, command, &no_cause);
-            }
-        }
+    fn fold(&mut self, records: &[Record], mode: Mode) -> Result<(), HaltReason> {
+        let outcome = self.core.fold(records, mode, Instant::now());
+        self.owned.set_position(self.core.position);
+        outcome
     }
 
     /// Sends what is queued and remembers the receipts. Break: the lane was taken away before all of it was sent.
     async fn publish(&mut self) -> Result<ControlFlow<()>, LaneFault> {
-        let mut records = self.emitter.take();
+        let mut records = self.core.emitter.take();
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(SEND_CHUNK));
             while self.outbox.is_full() {
@@ -292,7 +254,7 @@ impl LaneLoop {
     /// a little more and says it all again.
     async fn settle(&mut self) {
         let ended = tokio::time::timeout(self.shared.drain_deadline, self.write_last()).await;
-        let lane = self.lane.0;
+        let lane = self.core.lane.0;
         match ended {
             Ok(Ok(())) => tracing::debug!(lane, "last checkpoint written"),
             Ok(Err(fault)) => tracing::warn!(lane, %fault, "lane given up without a last checkpoint"),
@@ -302,14 +264,12 @@ impl LaneLoop {
 
     async fn write_last(&mut self) -> Result<(), LaneFault> {
         loop {
-            self.checkpoints.freeze_now(&mut self.state, self.outbox.issued(), Instant::now());
-            self.checkpoints.write_if_acknowledged(self.outbox.acknowledged());
-            if self.checkpoints.is_settled() {
+            if self.core.keep_last_checkpoint(self.outbox.issued(), self.outbox.acknowledged(), Instant::now()) {
                 return Ok(());
             }
             tokio::select! {
                 acknowledged = self.outbox.next_acknowledged() => acknowledged.map_err(unknown_delivery)?,
-                written = self.checkpoints.written() => self.owned.set_stored(written?.next),
+                written = self.core.checkpoints.written() => self.owned.set_stored(written?.next),
             }
         }
     }

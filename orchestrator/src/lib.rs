@@ -9,8 +9,9 @@ pub mod checkpoint;
 pub mod decide;
 pub mod definitions;
 pub mod emit;
-mod fold;
+pub mod fold;
 mod hop;
+pub mod lane_core;
 pub mod lane_loop;
 pub mod settings;
 pub mod summary;
@@ -68,7 +69,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let shared = Shared {
         store: store.clone(),
         publisher: publisher.clone(),
-        definitions,
+        definitions: Arc::new(definitions),
         registry: registry.clone(),
         epoch: Instant::now(),
         checkpoint_interval: settings.checkpoint_interval(),

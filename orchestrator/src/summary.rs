@@ -6,7 +6,7 @@ use saga_core::saga::AttentionCause;
 use telemetry::context::{self, Summary};
 
 use crate::fold::Times;
-use crate::lane_loop::LaneLoop;
+use crate::lane_core::LaneCore;
 
 /// Which sagas are summarised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -39,12 +39,12 @@ impl SummaryRule {
     }
 }
 
-impl LaneLoop {
+impl LaneCore {
     /// A saga has ended. Also when the log is folded again after a takeover: whoever folded it first may have died before
     /// he could tell, so a saga may be told of twice, and never not at all.
     pub(crate) fn summarise_end(&self, result: &SagaResult, times: &Times, record: &InboxRecord) {
         let started_ms = times.started_ms.unwrap_or(record.time_ms);
-        if !self.shared.summaries.wants(&result.outcome, record.time_ms.saturating_sub(started_ms)) {
+        if !self.summaries.wants(&result.outcome, record.time_ms.saturating_sub(started_ms)) {
             return;
         }
         let definition = match (&times.definition, &record.event) {
@@ -71,7 +71,7 @@ impl LaneLoop {
 
     /// A saga has begun to need a person; it has not ended.
     pub(crate) fn summarise_stuck(&self, saga: SagaId, cause: AttentionCause, now_ms: i64) {
-        let Some(saga) = self.state.saga(saga).filter(|_| self.shared.summaries.which != Summaries::Off) else {
+        let Some(saga) = self.state.saga(saga).filter(|_| self.summaries.which != Summaries::Off) else {
             return;
         };
         let reason = match cause {

@@ -7,7 +7,7 @@ use saga_core::ids::TraceContext;
 use telemetry::{context, metrics};
 
 use crate::decide::earliest;
-use crate::lane_loop::LaneLoop;
+use crate::lane_core::LaneCore;
 
 /// A timer record that has not been read back after this time is appended again.
 pub(crate) const TIMER_RETRY: Duration = Duration::from_secs(10);
@@ -22,9 +22,9 @@ const TIMER_PAUSE: Duration = Duration::from_millis(50);
 /// Time between two looks at definitions that the lane does not know yet.
 const ACTIVATION_PAUSE: Duration = Duration::from_secs(1);
 
-impl LaneLoop {
+impl LaneCore {
     /// Queues everything that is due now.
-    pub(crate) fn queue_due(&mut self, now: Instant) {
+    pub fn queue_due(&mut self, now: Instant) {
         self.queue_timers(now);
         self.queue_activations(now);
         self.queue_resends(now);
@@ -32,7 +32,7 @@ impl LaneLoop {
     }
 
     /// When something will be due, if no event comes before.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Instant> {
         let timers =
             self.state.next_deadline().map(|deadline| self.clock.when(deadline).max(self.timers_checked + TIMER_PAUSE));
         let has_open = !self.state.sagas().is_empty();
@@ -71,8 +71,8 @@ impl LaneLoop {
             return;
         }
         self.activations_next = None;
-        let shared = self.shared.clone();
-        for definition in shared.definitions.iter() {
+        let definitions = self.definitions.clone();
+        for definition in definitions.iter() {
             let active = self.state.definitions().active(&definition.id.name);
             if let Some(active) = active.filter(|active| active.id.version >= definition.id.version) {
                 if active.id == definition.id && active.hash != definition.hash {

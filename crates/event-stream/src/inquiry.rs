@@ -103,7 +103,12 @@ impl Inquiry {
     }
 }
 
-fn judge_new_lane(committed: Option<i64>, low: Option<i64>) -> Result<i64, LaneFault> {
+/// Whether a lane without a stored position may begin at 0: only if its log begins there and its group has committed
+/// nothing.
+///
+/// # Errors
+/// Halts the lane if somebody has worked on it before; a restart if the broker did not tell.
+pub fn judge_new_lane(committed: Option<i64>, low: Option<i64>) -> Result<i64, LaneFault> {
     // A committed 0 only says that somebody owned the lane and had nothing to read.
     match (committed.filter(|offset| *offset != 0), low) {
         (Some(offset), _) => {

@@ -8,6 +8,7 @@ mod events;
 mod hop;
 pub mod host;
 mod plan;
+mod progress;
 mod runner;
 mod values;
 
@@ -15,5 +16,6 @@ pub use crate::business::{Business, Decision, Fault, UndoOutcome};
 pub use crate::plan::{
     Answer, Chunk, Entry, Executed, MAX_CHUNK_RECORDS, Note, Verdict, Work, execute, lane_key, repeat,
 };
+pub use crate::progress::{Progress, Task, repeat_keys};
 pub use crate::runner::Participant;
 pub use crate::values::{Values, read};

@@ -17,7 +17,8 @@ use telemetry::context::{self, TraceContext};
 use crate::business::{Business, Fault};
 use crate::events;
 use crate::hop::Hop;
-use crate::plan::{Answer, Chunk, Entry, Executed, MAX_CHUNK_RECORDS, Verdict, Work, execute, lane_key, repeat};
+use crate::plan::{Answer, Chunk, Entry, Executed, Verdict, execute, lane_key};
+use crate::progress::{Progress, Task, repeat_keys};
 
 /// Chunks whose answers may be unacknowledged at once: enough to keep Redis busy while Kafka acknowledges, and few
 /// enough that little is repeated after a takeover.
@@ -85,12 +86,6 @@ impl<B: Business> Transaction for ChunkTransaction<B> {
     }
 }
 
-/// A record that waits to be executed, and the trace it belongs to.
-struct Waiting {
-    entry: Entry,
-    hop: Hop,
-}
-
 /// Answers of one chunk that Kafka has not acknowledged; without a receipt there was nothing to send.
 struct Unacknowledged {
     end: i64,
@@ -103,22 +98,8 @@ struct LaneLoop<'a, B> {
     participant: &'a Participant<B>,
     lane: OwnedLane,
     queue: Queue,
-    /// As loaded: floors for the repetition.
-    loaded: ParticipantLane,
-    /// Next offset that will be fetched.
-    fetched: i64,
-    /// Next offset to execute.
-    next: i64,
-    /// Everything below is acknowledged.
-    replied: i64,
-    /// What the store knows of `replied`.
-    stored_replied: i64,
-    waiting: VecDeque<Waiting>,
+    progress: Progress<Hop>,
     unacknowledged: VecDeque<Unacknowledged>,
-    /// A record that this program cannot read comes after those that wait.
-    halt: Option<HaltReason>,
-    /// Records per transaction: halved when one panics, doubled when one has passed.
-    chunk_limit: usize,
     last_chunk: Instant,
     /// Since when the drain runs.
     revoked_at: Option<Instant>,
@@ -139,23 +120,15 @@ impl<'a, B: Business> LaneLoop<'a, B> {
             Some(bytes) => Some(ParticipantLane::decode(&bytes).map_err(|cause| unreadable(&key, &cause))?),
         };
         let fetched = lane.fetch_from(stored.as_ref().map(|lane| lane.replied)).await?;
-        let loaded =
-            stored.unwrap_or_else(|| ParticipantLane { next: fetched, replied: fetched, ..Default::default() });
-        lane.set_stored(loaded.next);
+        let progress = Progress::new(lane.lane(), stored, fetched);
+        lane.set_stored(progress.next());
         lane.set_loaded();
         Ok(Self {
             queue: participant.store.lane_queue(lane.lane().0),
             participant,
             lane,
-            fetched,
-            next: loaded.next,
-            replied: loaded.replied,
-            stored_replied: loaded.replied,
-            loaded,
-            waiting: VecDeque::new(),
+            progress,
             unacknowledged: VecDeque::new(),
-            halt: None,
-            chunk_limit: MAX_CHUNK_RECORDS,
             last_chunk: Instant::now(),
             revoked_at: None,
         })
@@ -166,7 +139,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
             if let Flow::Revoked = self.work_off().await? {
                 return self.drain().await;
             }
-            if let Some(reason) = self.halt.take() {
+            if let Some(reason) = self.progress.take_halt() {
                 return Err(reason.into());
             }
             let until = self.write_due();
@@ -187,36 +160,23 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// When the store should learn of `replied` although no command has come.
     fn write_due(&self) -> Option<Instant> {
-        (self.replied > self.stored_replied).then(|| self.last_chunk + Duration::from_millis(SILENCE_BEFORE_WRITE_MS))
+        self.progress.replied_to_write().map(|_| self.last_chunk + Duration::from_millis(SILENCE_BEFORE_WRITE_MS))
     }
 
     /// Decodes records and puts them behind those that wait.
     fn take_in(&mut self, records: Vec<Record>) -> Result<(), LaneFault> {
         let lane = self.lane.lane();
+        let topic = &self.participant.topics.commands;
         for record in records {
-            if record.offset > self.fetched {
-                let why = format!("the log goes on at {} instead of {}", record.offset, self.fetched);
-                return Err(HaltReason::Corrupt(why).into());
-            }
-            if record.offset < self.fetched || self.halt.is_some() {
-                continue;
-            }
-            self.fetched = record.offset + 1;
-            match Entry::decode(lane, record.offset, &record.payload) {
-                Ok(entry) => {
-                    let hop = Hop::arrived(&self.participant.topics.commands, lane, &entry, &record.headers);
-                    self.waiting.push_back(Waiting { entry, hop });
-                }
-                Err(reason) => self.halt = Some(reason),
-            }
+            let carry = |entry: &Entry| Hop::arrived(topic, lane, entry, &record.headers);
+            self.progress.take_in(record.offset, &record.payload, carry)?;
         }
         Ok(())
     }
 
     /// Executes or repeats all that waits.
     async fn work_off(&mut self) -> Result<Flow, LaneFault> {
-        while let Some(first) = self.waiting.front() {
-            let is_executed = first.entry.offset < self.next;
+        while !self.progress.is_idle() {
             self.collect_acknowledged()?;
             if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED_CHUNKS {
                 let acknowledged = tokio::select! {
@@ -226,7 +186,11 @@ impl<'a, B: Business> LaneLoop<'a, B> {
                 self.acknowledge(acknowledged)?;
                 continue;
             }
-            let flow = if is_executed { self.repeat_some().await? } else { self.execute_some().await? };
+            let flow = match self.progress.next_task() {
+                None => return Ok(Flow::Go),
+                Some(Task::Repeat { entries, carried }) => self.repeat_some(&entries, &carried).await?,
+                Some(Task::Execute { chunk, carried }) => self.execute_some(chunk, carried).await?,
+            };
             if let Flow::Revoked = flow {
                 return Ok(Flow::Revoked);
             }
@@ -235,34 +199,24 @@ impl<'a, B: Business> LaneLoop<'a, B> {
     }
 
     /// Answers records below *next* once more, from their step records.
-    async fn repeat_some(&mut self) -> Result<Flow, LaneFault> {
-        let below_next = self.waiting.iter().take(MAX_CHUNK_RECORDS).take_while(|one| one.entry.offset < self.next);
-        let count = below_next.count();
-        let (entries, hops): (Vec<_>, Vec<_>) = self.waiting.drain(..count).map(|one| (one.entry, one.hop)).unzip();
-        let keys: Vec<String> = entries
-            .iter()
-            .filter_map(|entry| match &entry.work {
-                Work::Command { record_key, .. } => Some(record_key.clone()),
-                Work::Floor(_) | Work::Unusable { .. } => None,
-            })
-            .collect();
+    async fn repeat_some(&mut self, entries: &[Entry], hops: &[Hop]) -> Result<Flow, LaneFault> {
+        let keys = repeat_keys(entries);
         let found = self.participant.store.read(&keys).await.map_err(restart)?;
         let mut values: BTreeMap<String, Bytes> =
             keys.into_iter().zip(found).filter_map(|(key, value)| Some((key, value?))).collect();
-        let repeated = repeat(&self.loaded, &entries, &mut values).map_err(|fault| match fault {
+        let repeated = self.progress.repeat(entries, &mut values).map_err(|fault| match fault {
             Fault::Unread(Unread(key)) => restart(format!("key {key} was not read")),
             Fault::Corrupt(why) => HaltReason::Corrupt(why).into(),
             Fault::UnknownFormat(why) => HaltReason::UnknownFormat(why).into(),
         })?;
         events::repeated(self.lane.lane(), &repeated);
-        self.publish(&entries, &hops, repeated.answers, repeated.next).await
+        self.publish(entries, hops, repeated.answers, repeated.next).await
     }
 
     /// Executes the next chunk and sends its answers.
-    async fn execute_some(&mut self) -> Result<Flow, LaneFault> {
-        let count = self.waiting.len().min(self.chunk_limit);
-        let (entries, hops): (Vec<_>, Vec<_>) = self.waiting.drain(..count).map(|one| (one.entry, one.hop)).unzip();
-        let chunk = Arc::new(Chunk { lane: self.lane.lane(), first: self.next, entries, replied: self.replied });
+    async fn execute_some(&mut self, chunk: Chunk, hops: Vec<Hop>) -> Result<Flow, LaneFault> {
+        let (first, count) = (chunk.first, chunk.entries.len());
+        let chunk = Arc::new(chunk);
         let begun = Instant::now();
         let Some(verdict) = self.commit(&chunk, &hops).await else { return Ok(Flow::Revoked) };
         match verdict {
@@ -270,20 +224,13 @@ impl<'a, B: Business> LaneLoop<'a, B> {
                 events::executed(self.lane.lane(), &chunk, &hops, &executed, begun.elapsed());
                 self.executed(&chunk, &hops, executed).await
             }
-            Ok(Verdict::Fenced { next }) => {
-                events::fenced(self.lane.lane(), self.next, next);
-                Err(restart(format!("fenced: expected {}, found {next}", self.next)))
-            }
+            Ok(Verdict::Fenced { next }) => Err(self.fenced(first, next)),
             Err(CommitError::Panicked(why)) if count == 1 => {
-                Err(HaltReason::Corrupt(format!("the record at offset {} panics: {why}", self.next)).into())
+                Err(HaltReason::Corrupt(format!("the record at offset {first} panics: {why}")).into())
             }
             Err(CommitError::Panicked(why)) => {
-                tracing::error!(lane = %self.lane.lane(), first = self.next, records = count, why, "chunk panics, halving");
-                self.chunk_limit = count / 2;
-                let entries = Arc::unwrap_or_clone(chunk).entries;
-                let again = entries.into_iter().zip(hops).map(|(entry, hop)| Waiting { entry, hop });
-                let behind = std::mem::take(&mut self.waiting);
-                self.waiting = again.chain(behind).collect();
+                tracing::error!(lane = %self.lane.lane(), first, records = count, why, "chunk panics, halving");
+                self.progress.panicked(Arc::unwrap_or_clone(chunk), hops);
                 Ok(Flow::Go)
             }
             Err(CommitError::WrongType(key)) => {
@@ -310,11 +257,9 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// The EXEC is known to have happened: move on, then answer.
     async fn executed(&mut self, chunk: &Chunk, hops: &[Hop], executed: Executed) -> Result<Flow, LaneFault> {
-        self.next = executed.next;
-        self.stored_replied = self.stored_replied.max(chunk.replied);
+        self.progress.executed(chunk, &executed);
         self.last_chunk = Instant::now();
-        self.chunk_limit = (self.chunk_limit * 2).min(MAX_CHUNK_RECORDS);
-        self.lane.set_stored(self.next);
+        self.lane.set_stored(self.progress.next());
         let flow = self.publish(&chunk.entries, hops, executed.answers, executed.next).await?;
         match executed.stop {
             Some(reason) => Err(reason.into()),
@@ -353,7 +298,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         if let Some(Unacknowledged { receipt: Some(_), sent, .. }) = self.unacknowledged.pop_front() {
             events::acknowledged(sent.elapsed());
         }
-        self.replied = self.replied.max(end);
+        self.progress.acknowledged(end);
         Ok(())
     }
 
@@ -371,21 +316,27 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// Moves `replied` in the store, without any record.
     async fn write_replied(&mut self) -> Result<(), LaneFault> {
-        let chunk = Chunk { lane: self.lane.lane(), first: self.next, entries: Vec::new(), replied: self.replied };
-        match self.commit(&Arc::new(chunk), &[]).await {
+        let Some(chunk) = self.progress.replied_to_write() else { return Ok(()) };
+        let chunk = Arc::new(chunk);
+        match self.commit(&chunk, &[]).await {
             None => Ok(()),
-            Some(Ok(Verdict::Executed(Executed { stop: None, .. }))) => {
-                self.stored_replied = self.replied;
-                self.last_chunk = Instant::now();
-                Ok(())
-            }
-            Some(Ok(Verdict::Executed(Executed { stop: Some(reason), .. }))) => Err(reason.into()),
-            Some(Ok(Verdict::Fenced { next })) => {
-                events::fenced(self.lane.lane(), self.next, next);
-                Err(restart(format!("fenced: expected {}, found {next}", self.next)))
-            }
+            Some(Ok(Verdict::Executed(executed))) => match &executed.stop {
+                None => {
+                    self.progress.executed(&chunk, &executed);
+                    self.last_chunk = Instant::now();
+                    Ok(())
+                }
+                Some(reason) => Err(reason.clone().into()),
+            },
+            Some(Ok(Verdict::Fenced { next })) => Err(self.fenced(chunk.first, next)),
             Some(Err(cause)) => Err(restart(cause)),
         }
+    }
+
+    /// Somebody else has moved the lane: load again, and go on as long as the lane is ours.
+    fn fenced(&self, expected: i64, found: i64) -> LaneFault {
+        events::fenced(self.lane.lane(), expected, found);
+        restart(format!("fenced: expected {expected}, found {found}"))
     }
 
     /// What is left of the time that a drain may take; the clock starts with the first question.
@@ -402,10 +353,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
                 let acknowledged = front(&mut self.unacknowledged).await;
                 self.acknowledge(acknowledged)?;
             }
-            if self.replied > self.stored_replied {
-                self.write_replied().await?;
-            }
-            Ok::<(), LaneFault>(())
+            self.write_replied().await
         });
         // Whatever is left undone, the next owner repeats.
         match settled.await {

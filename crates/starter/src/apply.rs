@@ -17,8 +17,10 @@ use crate::start::read_lane;
 
 /// What a record of the results topic says; shared by the transaction and those who are told after it.
 #[derive(Clone, Debug)]
-pub(crate) enum News {
+pub enum News {
+    /// A saga has ended.
     Ended(Arc<SagaResult>),
+    /// A saga is being undone.
     Undoing(Arc<UndoNotice>),
 }
 
@@ -31,6 +33,7 @@ impl News {
         }
     }
 
+    /// The saga it is about.
     pub fn saga(&self) -> SagaId {
         match self {
             Self::Ended(result) => result.saga,
@@ -38,6 +41,7 @@ impl News {
         }
     }
 
+    /// The saga's ordinal.
     pub fn ordinal(&self) -> &Ordinal {
         match self {
             Self::Ended(result) => &result.ordinal,
@@ -45,6 +49,7 @@ impl News {
         }
     }
 
+    /// The saga's trace.
     pub fn trace(&self) -> &TraceContext {
         match self {
             Self::Ended(result) => &result.trace,
@@ -54,8 +59,10 @@ impl News {
 }
 
 /// One record of a batch.
-pub(crate) struct Incoming {
+pub struct Incoming {
+    /// Where the record lies.
     pub offset: i64,
+    /// What it says.
     pub news: News,
     /// What this process remembers of the saga; a pending entry never changes, so it need not be read again.
     pub known: Option<Open>,
@@ -64,20 +71,24 @@ pub(crate) struct Incoming {
 }
 
 /// Applies the results between two positions of a lane.
-pub(crate) struct ResultBatch<B: Business> {
+pub struct ResultBatch<B: Business> {
+    /// The rule.
     pub business: Arc<B>,
+    /// Who counts the sequences.
     pub starter: Starter,
+    /// The lane.
     pub lane: Lane,
     /// The position that must be stored, else this batch is fenced.
     pub expected: i64,
     /// The position afterwards.
     pub next: i64,
+    /// The records, in order.
     pub results: Vec<Incoming>,
 }
 
 /// Why a result changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ignored {
+pub enum Ignored {
     /// The subject does not wait for this saga.
     NotCurrent,
     /// The sequence has ended already: the result was sent twice.
@@ -116,18 +127,28 @@ impl Ignored {
 
 /// What became of one result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
+    /// It is written down.
     Applied,
+    /// It changed nothing.
     Ignored(Ignored),
 }
 
 /// What the EXEC of a batch did.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum BatchOutcome {
+pub enum BatchOutcome {
     /// The lane stands at another position; nothing was written.
-    Fenced { found: i64 },
+    Fenced {
+        /// That position.
+        found: i64,
+    },
     /// One fate per result, in order. With `corrupt`, only those before it, and the lane stands there.
-    Committed { fates: Vec<Fate>, corrupt: Option<String> },
+    Committed {
+        /// What became of each.
+        fates: Vec<Fate>,
+        /// Why the rest could not be applied.
+        corrupt: Option<String>,
+    },
 }
 
 impl<B: Business> Transaction for ResultBatch<B> {

@@ -15,8 +15,10 @@ const MAX_PENDING_PER_LANE: usize = 4_096;
 
 /// One pending saga, as far as its result needs it.
 #[derive(Clone, Debug)]
-pub(crate) struct Open {
+pub struct Open {
+    /// The saga.
     pub saga: SagaId,
+    /// What it is about.
     pub subject: Arc<str>,
     /// Since when this process knows of it.
     pub since: Instant,
@@ -38,7 +40,7 @@ struct Table {
 
 /// The owned lanes; shared by the windows (which add sagas) and the result loops (which take them out).
 #[derive(Default)]
-pub(crate) struct Lanes {
+pub struct Lanes {
     table: Mutex<Table>,
 }
 

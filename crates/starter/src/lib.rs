@@ -6,15 +6,15 @@
 //!
 //! Deliberately not in it: any particular business (that is a [`Business`]), HTTP, deadlines of requests.
 
-mod apply;
+pub mod apply;
 pub mod business;
 mod collect;
 mod events;
 pub mod keys;
-mod lanes;
+pub mod lanes;
 mod publish;
 mod results;
-mod start;
+pub mod start;
 #[cfg(test)]
 mod tests;
 pub mod waiters;

@@ -14,35 +14,50 @@ use crate::business::{Business, Decision};
 use crate::keys::{lane_key, pending_key};
 
 /// One request of a window.
-pub(crate) struct Member<R> {
+pub struct Member<R> {
     /// Chosen before the first attempt, so that the transaction may run again.
     pub saga: SagaId,
+    /// What is asked for.
     pub request: R,
+    /// The trace of the request.
     pub trace: TraceContext,
 }
 
 /// Starts the sagas of one window.
-pub(crate) struct WindowTransaction<B: Business> {
+pub struct WindowTransaction<B: Business> {
+    /// The rule.
     pub business: Arc<B>,
+    /// Who counts the sequences.
     pub starter: Starter,
+    /// Where the results are to go.
     pub results_topic: Arc<str>,
+    /// The lane of the window.
     pub lane: Lane,
+    /// The requests, in order.
     pub members: Vec<Member<B::Request>>,
 }
 
 /// What one member is told.
 #[derive(Debug)]
-pub(crate) enum Decided<A> {
+pub enum Decided<A> {
+    /// Its saga is pending now.
     Started,
+    /// It waits for this saga, which runs already.
     Joins(SagaId),
+    /// It is answered at once.
     Answered(A),
 }
 
 /// What the EXEC of a window did.
 #[derive(Debug)]
-pub(crate) enum WindowOutcome<A> {
+pub enum WindowOutcome<A> {
     /// One entry per member, in order, and what is pending now.
-    Committed { decided: Vec<Decided<A>>, pending: Vec<PendingStart> },
+    Committed {
+        /// What each member is told.
+        decided: Vec<Decided<A>>,
+        /// To be sent now that the EXEC is known to have happened.
+        pending: Vec<PendingStart>,
+    },
     /// The lane's value cannot be read; nothing was written.
     Corrupt(String),
 }

@@ -74,7 +74,7 @@ async fn read(store: &Store, keys: &[String]) -> Result<Vec<Option<Bytes>>, Lane
 }
 
 /// Builds the state from what was read. Nothing is guessed: what does not fit halts the lane.
-pub(super) fn restore(
+pub fn restore(
     lane: Lane,
     checkpoint: Checkpoint,
     definitions: Option<&Bytes>,

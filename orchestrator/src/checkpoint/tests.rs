@@ -192,7 +192,7 @@ fn checkpoints(store: &Arc<Mutex<Memory>>) -> Checkpoints {
         let outcome = store.lock().unwrap().run(&mut write);
         Box::pin(std::future::ready(Ok(outcome)))
     });
-    Checkpoints::with_commit(LANE, commit, schedule, 0)
+    Checkpoints::with_commit(LANE, commit, schedule, 0, Uuid::new_v4())
 }
 
 #[tokio::test]

@@ -1,0 +1,181 @@
+//! Where one lane of a participant stands: what has been fetched, what is to be repeated or executed next, which answers
+//! are acknowledged. Pure: the runner brings records and outcomes and carries the tasks out, and so does the simulation.
+
+use std::collections::VecDeque;
+
+use event_stream::HaltReason;
+use saga_core::ids::Lane;
+use saga_core::participant::ParticipantLane;
+
+use crate::business::Fault;
+use crate::plan::{Chunk, Entry, Executed, MAX_CHUNK_RECORDS, Work, repeat};
+use crate::values::Values;
+
+/// One lane from load to revocation or fault. `T` is what the runner carries from a record to its answer.
+#[derive(Debug)]
+pub struct Progress<T> {
+    lane: Lane,
+    /// As loaded: floors for the repetition.
+    loaded: ParticipantLane,
+    /// Next offset that will be fetched.
+    fetched: i64,
+    /// Next offset to execute.
+    next: i64,
+    /// Everything below is acknowledged.
+    replied: i64,
+    /// What the store knows of `replied`.
+    stored_replied: i64,
+    waiting: VecDeque<(Entry, T)>,
+    /// A record that this program cannot read comes after those that wait.
+    halt: Option<HaltReason>,
+    /// Records per transaction: halved when one panics, doubled when one has passed.
+    chunk_limit: usize,
+}
+
+/// What is to be done with the oldest records that wait.
+#[derive(Debug)]
+pub enum Task<T> {
+    /// They lie below *next*: answer them from their step records alone.
+    Repeat {
+        /// The records.
+        entries: Vec<Entry>,
+        /// One for each.
+        carried: Vec<T>,
+    },
+    /// Execute them in one transaction.
+    Execute {
+        /// The records, and where the lane must stand for them.
+        chunk: Chunk,
+        /// One for each.
+        carried: Vec<T>,
+    },
+}
+
+impl<T> Progress<T> {
+    /// Goes on from what the store knows; a lane of which it knows nothing begins at `fetched`. Fetching begins at
+    /// *replied*, so that answers which may have been lost are given again.
+    pub fn new(lane: Lane, stored: Option<ParticipantLane>, fetched: i64) -> Self {
+        let loaded =
+            stored.unwrap_or_else(|| ParticipantLane { next: fetched, replied: fetched, ..Default::default() });
+        Self {
+            lane,
+            fetched,
+            next: loaded.next,
+            replied: loaded.replied,
+            stored_replied: loaded.replied,
+            loaded,
+            waiting: VecDeque::new(),
+            halt: None,
+            chunk_limit: MAX_CHUNK_RECORDS,
+        }
+    }
+
+    /// The lane.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Next offset to execute.
+    pub fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// Next offset that will be fetched.
+    pub fn fetched(&self) -> i64 {
+        self.fetched
+    }
+
+    /// Everything below is acknowledged.
+    pub fn replied(&self) -> i64 {
+        self.replied
+    }
+
+    /// Puts a record behind those that wait. What was fetched before is passed over; a gap halts the lane.
+    pub fn take_in(&mut self, offset: i64, payload: &[u8], carry: impl FnOnce(&Entry) -> T) -> Result<(), HaltReason> {
+        if offset > self.fetched {
+            return Err(HaltReason::Corrupt(format!("the log goes on at {offset} instead of {}", self.fetched)));
+        }
+        if offset < self.fetched || self.halt.is_some() {
+            return Ok(());
+        }
+        self.fetched = offset + 1;
+        match Entry::decode(self.lane, offset, payload) {
+            Ok(entry) => {
+                let carried = carry(&entry);
+                self.waiting.push_back((entry, carried));
+            }
+            Err(reason) => self.halt = Some(reason),
+        }
+        Ok(())
+    }
+
+    /// Whether nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Why the lane halts, once nothing waits any more.
+    pub fn take_halt(&mut self) -> Option<HaltReason> {
+        self.is_idle().then(|| self.halt.take()).flatten()
+    }
+
+    /// Takes the oldest records that can be handled together.
+    pub fn next_task(&mut self) -> Option<Task<T>> {
+        let (first, _) = self.waiting.front()?;
+        if first.offset < self.next {
+            let limited = self.waiting.iter().take(MAX_CHUNK_RECORDS);
+            let count = limited.take_while(|(entry, _)| entry.offset < self.next).count();
+            let (entries, carried) = self.waiting.drain(..count).unzip();
+            return Some(Task::Repeat { entries, carried });
+        }
+        let count = self.waiting.len().min(self.chunk_limit);
+        let (entries, carried): (Vec<_>, Vec<_>) = self.waiting.drain(..count).unzip();
+        let chunk = Chunk { lane: self.lane, first: self.next, entries, replied: self.replied };
+        Some(Task::Execute { chunk, carried })
+    }
+
+    /// Answers records below *next* once more; `values` holds their step records (see [`repeat_keys`]).
+    pub fn repeat(&self, entries: &[Entry], values: &mut dyn Values) -> Result<Executed, Fault> {
+        repeat(&self.loaded, entries, values)
+    }
+
+    /// The EXEC of a chunk is known to have happened. Its answers may be sent from now on, and not before.
+    pub fn executed(&mut self, chunk: &Chunk, executed: &Executed) {
+        self.next = executed.next;
+        self.stored_replied = self.stored_replied.max(chunk.replied);
+        self.chunk_limit = (self.chunk_limit * 2).min(MAX_CHUNK_RECORDS);
+    }
+
+    /// The chunk panics: it is to be tried again in halves.
+    pub fn panicked(&mut self, chunk: Chunk, carried: Vec<T>) {
+        self.chunk_limit = (chunk.entries.len() / 2).max(1);
+        let behind = std::mem::take(&mut self.waiting);
+        self.waiting = chunk.entries.into_iter().zip(carried).chain(behind).collect();
+    }
+
+    /// All answers to commands below `end` are acknowledged.
+    pub fn acknowledged(&mut self, end: i64) {
+        self.replied = self.replied.max(end);
+    }
+
+    /// The chunk without records that tells the store of `replied`; none if it knows already.
+    pub fn replied_to_write(&self) -> Option<Chunk> {
+        (self.replied > self.stored_replied).then(|| Chunk {
+            lane: self.lane,
+            first: self.next,
+            entries: Vec::new(),
+            replied: self.replied,
+        })
+    }
+}
+
+/// The keys of the step records that [`Progress::repeat`] reads.
+pub fn repeat_keys(entries: &[Entry]) -> Vec<String> {
+    entries
+        .iter()
+        .filter_map(|entry| match &entry.work {
+            Work::Command { record_key, .. } => Some(record_key.clone()),
+            Work::Floor(_) | Work::Unusable { .. } => None,
+        })
+        .collect()
+}
