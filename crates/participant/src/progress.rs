@@ -30,6 +30,8 @@ pub struct Progress<T> {
     halt: Option<HaltReason>,
     /// Records per transaction: halved when one panics, doubled when one has passed.
     chunk_limit: usize,
+    /// Step records of ended sagas are left that no chunk has deleted.
+    has_to_forget: bool,
 }
 
 /// What is to be done with the oldest records that wait.
@@ -63,10 +65,11 @@ impl<T> Progress<T> {
             next: loaded.next,
             replied: loaded.replied,
             stored_replied: loaded.replied,
-            loaded,
             waiting: VecDeque::new(),
             halt: None,
             chunk_limit: MAX_CHUNK_RECORDS,
+            has_to_forget: loaded.has_to_forget(),
+            loaded,
         }
     }
 
@@ -143,6 +146,7 @@ impl<T> Progress<T> {
     pub fn executed(&mut self, chunk: &Chunk, executed: &Executed) {
         self.next = executed.next;
         self.stored_replied = self.stored_replied.max(chunk.replied);
+        self.has_to_forget = executed.has_to_forget;
         self.chunk_limit = (self.chunk_limit * 2).min(MAX_CHUNK_RECORDS);
     }
 
@@ -158,9 +162,10 @@ impl<T> Progress<T> {
         self.replied = self.replied.max(end);
     }
 
-    /// The chunk without records that tells the store of `replied`; none if it knows already.
-    pub fn replied_to_write(&self) -> Option<Chunk> {
-        (self.replied > self.stored_replied).then(|| Chunk {
+    /// The chunk without records that tells the store of `replied` and deletes what may be forgotten; none if there is
+    /// nothing of either.
+    pub fn chunk_without_records(&self) -> Option<Chunk> {
+        (self.replied > self.stored_replied || self.has_to_forget).then(|| Chunk {
             lane: self.lane,
             first: self.next,
             entries: Vec::new(),
@@ -178,4 +183,86 @@ pub fn repeat_keys(entries: &[Entry]) -> Vec<String> {
             Work::Floor(_) | Work::Unusable { .. } => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use saga_core::ended::EndedSequences;
+    use saga_core::ids::Starter;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn executed(next: i64) -> Executed {
+        Executed { next, ..Executed::default() }
+    }
+
+    /// A lane that has fetched garbage at these offsets: records without an answer are enough here.
+    fn lane(stored: Option<ParticipantLane>, fetched: i64, count: i64) -> Progress<()> {
+        let mut progress = Progress::new(Lane(3), stored, fetched);
+        (fetched..fetched + count).for_each(|offset| progress.take_in(offset, b"\xff", |_| ()).unwrap());
+        progress
+    }
+
+    fn offsets(entries: &[Entry]) -> Vec<i64> {
+        entries.iter().map(|entry| entry.offset).collect()
+    }
+
+    #[test]
+    fn what_is_executed_is_repeated_and_the_rest_executed() {
+        let stored = ParticipantLane { next: 7, replied: 5, ..ParticipantLane::default() };
+        let mut progress = lane(Some(stored), 5, 4);
+        let Some(Task::Repeat { entries, .. }) = progress.next_task() else { panic!("not repeated") };
+        assert_eq!(offsets(&entries), [5, 6]);
+        let Some(Task::Execute { chunk, .. }) = progress.next_task() else { panic!("not executed") };
+        assert_eq!((chunk.first, chunk.replied, offsets(&chunk.entries)), (7, 5, vec![7, 8]));
+        assert!(progress.next_task().is_none());
+    }
+
+    #[test]
+    fn a_record_twice_is_taken_once_and_a_gap_halts() {
+        let mut progress = lane(None, 0, 2);
+        progress.take_in(1, b"\xff", |_| ()).unwrap();
+        assert_eq!(progress.fetched(), 2);
+        assert!(matches!(progress.take_in(3, b"\xff", |_| ()), Err(HaltReason::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_chunk_that_panics_comes_again_in_halves() {
+        let mut progress = lane(None, 0, 5);
+        let Some(Task::Execute { chunk, carried }) = progress.next_task() else { panic!("not executed") };
+        progress.panicked(chunk, carried);
+        for expected in [vec![0, 1], vec![2, 3, 4]] {
+            let Some(Task::Execute { chunk, .. }) = progress.next_task() else { panic!("not executed") };
+            assert_eq!(offsets(&chunk.entries), expected);
+            progress.executed(&chunk, &executed(chunk.first + expected.len() as i64));
+        }
+    }
+
+    #[test]
+    fn replied_is_written_once() {
+        let mut progress = lane(None, 0, 1);
+        let Some(Task::Execute { chunk, .. }) = progress.next_task() else { panic!("not executed") };
+        progress.executed(&chunk, &executed(1));
+        assert!(progress.chunk_without_records().is_none());
+        progress.acknowledged(1);
+        let chunk = progress.chunk_without_records().unwrap();
+        assert_eq!((chunk.first, chunk.replied, chunk.entries.len()), (1, 1, 0));
+        progress.executed(&chunk, &executed(1));
+        assert!(progress.chunk_without_records().is_none());
+    }
+
+    #[test]
+    fn a_silent_lane_forgets_on() {
+        let starter = Starter { name: "order".to_owned(), store: Uuid::nil() };
+        let mut stored = ParticipantLane { next: 4, replied: 4, ..ParticipantLane::default() };
+        stored.floors.insert(starter, EndedSequences::new(9, []));
+        let mut progress = lane(Some(stored), 4, 0);
+        let chunk = progress.chunk_without_records().unwrap();
+        assert_eq!((chunk.first, chunk.entries.len()), (4, 0));
+        progress.executed(&chunk, &Executed { has_to_forget: true, ..executed(4) });
+        assert!(progress.chunk_without_records().is_some());
+        progress.executed(&chunk, &executed(4));
+        assert!(progress.chunk_without_records().is_none());
+    }
 }

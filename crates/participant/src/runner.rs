@@ -160,7 +160,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// When the store should learn of `replied` although no command has come.
     fn write_due(&self) -> Option<Instant> {
-        self.progress.replied_to_write().map(|_| self.last_chunk + Duration::from_millis(SILENCE_BEFORE_WRITE_MS))
+        self.progress.chunk_without_records().map(|_| self.last_chunk + Duration::from_millis(SILENCE_BEFORE_WRITE_MS))
     }
 
     /// Decodes records and puts them behind those that wait.
@@ -316,7 +316,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
 
     /// Moves `replied` in the store, without any record.
     async fn write_replied(&mut self) -> Result<(), LaneFault> {
-        let Some(chunk) = self.progress.replied_to_write() else { return Ok(()) };
+        let Some(chunk) = self.progress.chunk_without_records() else { return Ok(()) };
         let chunk = Arc::new(chunk);
         match self.commit(&chunk, &[]).await {
             None => Ok(()),
