@@ -1,0 +1,189 @@
+//! Which states of a saga met which events, which points were passed and died at.
+
+use std::collections::BTreeMap;
+
+use saga_core::effect::Ignored;
+use saga_core::ids::{Direction, SagaId};
+use saga_core::lane::LaneState;
+use saga_core::record::{DeadlineKind, InboxEvent, OperatorAct, Outcome, SagaOutcome};
+use saga_core::saga::{ActionState, Phase, Saga};
+
+use crate::faults::{Fault, Point};
+
+macro_rules! listed {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $(#[doc = $text] $variant,)* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Short name.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+listed! {
+    /// Where a saga stands, as far as events make a difference.
+    SagaState {
+        Unknown "unknown"
+        Parked "parked"
+        Forward "forward"
+        Paused "pausing"
+        PivotIssued "pivot-issued"
+        AfterPivot "after-pivot"
+        Undoing "undoing"
+        UndoPaused "undo-pausing"
+        Ended "ended"
+    }
+}
+
+listed! {
+    /// What can happen to a saga.
+    SagaEvent {
+        Start "start"
+        Applied "applied"
+        Refused "refused"
+        Failed "failed"
+        Cancelled "cancelled"
+        Stale "stale"
+        Undone "undone"
+        UndoFailed "undo-failed"
+        UndoStale "undo-stale"
+        Impossible "impossible"
+        StepTimeout "step-timeout"
+        StepRetry "step-retry"
+        SagaTimeout "saga-timeout"
+        OldTimer "old-timer"
+        EarlyTimer "early-timer"
+        OperatorRetry "op-retry"
+        OperatorUndo "op-undo"
+        Activate "activate"
+    }
+}
+
+/// Where the saga stands that an event is about.
+pub fn state_of(lane: &LaneState, event: &InboxEvent, ended: &BTreeMap<SagaId, SagaOutcome>) -> Option<SagaState> {
+    let id = match event {
+        InboxEvent::Start(start) => start.saga,
+        InboxEvent::Reply(reply) => reply.id.saga,
+        InboxEvent::Timer(timer) => timer.saga,
+        InboxEvent::Operator { saga, .. } => *saga,
+        InboxEvent::Activate { .. } => {
+            return Some(if lane.parked().is_empty() { SagaState::Unknown } else { SagaState::Parked });
+        }
+        InboxEvent::FoldVersion(_) => return None,
+    };
+    Some(match lane.saga(id) {
+        Some(saga) => phase_of(saga),
+        None if lane.parked().contains_key(&id) => SagaState::Parked,
+        None if ended.contains_key(&id) => SagaState::Ended,
+        None => SagaState::Unknown,
+    })
+}
+
+fn phase_of(saga: &Saga) -> SagaState {
+    let pausing = saga.steps.iter().any(|step| step.retry.is_some());
+    let pivot = saga.definition.pivot.and_then(|pivot| saga.steps.get(pivot));
+    match (&saga.phase, pivot.map(|pivot| &pivot.action)) {
+        (Phase::Undoing(_), _) => {
+            if pausing {
+                SagaState::UndoPaused
+            } else {
+                SagaState::Undoing
+            }
+        }
+        (Phase::Forward, Some(ActionState::Issued)) => SagaState::PivotIssued,
+        (Phase::Forward, Some(ActionState::Applied { .. })) => SagaState::AfterPivot,
+        (Phase::Forward, _) => {
+            if pausing {
+                SagaState::Paused
+            } else {
+                SagaState::Forward
+            }
+        }
+    }
+}
+
+fn event_of(event: &InboxEvent, ignored: Option<Ignored>) -> Option<SagaEvent> {
+    Some(match (event, ignored) {
+        (_, Some(Ignored::ImpossibleReply | Ignored::Contradiction | Ignored::StartContradicts)) => {
+            SagaEvent::Impossible
+        }
+        (InboxEvent::Start(_), _) => SagaEvent::Start,
+        (InboxEvent::Reply(reply), _) => match (&reply.outcome, reply.id.direction) {
+            (Outcome::Applied { .. }, _) => SagaEvent::Applied,
+            (Outcome::Refused(_), _) => SagaEvent::Refused,
+            (Outcome::Cancelled, _) => SagaEvent::Cancelled,
+            (Outcome::Undone, _) => SagaEvent::Undone,
+            (Outcome::Failed { .. }, Direction::Action) => SagaEvent::Failed,
+            (Outcome::Failed { .. }, Direction::Undo) => SagaEvent::UndoFailed,
+            (Outcome::Stale, Direction::Action) => SagaEvent::Stale,
+            (Outcome::Stale, Direction::Undo) => SagaEvent::UndoStale,
+        },
+        (InboxEvent::Timer(_), Some(Ignored::TimerEarly)) => SagaEvent::EarlyTimer,
+        (InboxEvent::Timer(_), Some(Ignored::TimerNotArmed | Ignored::SagaNotOpen)) => SagaEvent::OldTimer,
+        (InboxEvent::Timer(timer), _) => match timer.kind {
+            DeadlineKind::StepTimeout(_) => SagaEvent::StepTimeout,
+            DeadlineKind::StepRetry(_) => SagaEvent::StepRetry,
+            DeadlineKind::Saga => SagaEvent::SagaTimeout,
+        },
+        (InboxEvent::Operator { act: OperatorAct::Retry, .. }, _) => SagaEvent::OperatorRetry,
+        (InboxEvent::Operator { act: OperatorAct::Undo, .. }, _) => SagaEvent::OperatorUndo,
+        (InboxEvent::Activate { .. }, _) => SagaEvent::Activate,
+        (InboxEvent::FoldVersion(_), _) => return None,
+    })
+}
+
+/// Counts over any number of seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// State and event.
+    pub pairs: BTreeMap<(SagaState, SagaEvent), u64>,
+    /// Points passed.
+    pub passed: BTreeMap<Point, u64>,
+    /// Points at which a process died.
+    pub died: BTreeMap<Point, u64>,
+    /// Faults by kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Named numbers: sagas, commits, fences and the like.
+    pub numbers: BTreeMap<String, u64>,
+}
+
+impl Coverage {
+    /// A state met an event.
+    pub fn pair(&mut self, state: Option<SagaState>, event: &InboxEvent, ignored: Option<Ignored>) {
+        if let (Some(state), Some(event)) = (state, event_of(event, ignored)) {
+            *self.pairs.entry((state, event)).or_default() += 1;
+        }
+    }
+
+    /// Adds to a named number.
+    pub fn count(&mut self, name: &str, add: u64) {
+        match self.numbers.get_mut(name) {
+            Some(number) => *number += add,
+            None => {
+                self.numbers.insert(name.to_owned(), add);
+            }
+        }
+    }
+
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        fn sum<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+            for (key, count) in from {
+                *into.entry(key.clone()).or_default() += count;
+            }
+        }
+        sum(&mut self.pairs, &other.pairs);
+        sum(&mut self.passed, &other.passed);
+        sum(&mut self.died, &other.died);
+        sum(&mut self.faults, &other.faults);
+        sum(&mut self.numbers, &other.numbers);
+    }
+}

@@ -1,0 +1,83 @@
+//! A short run in the ordinary tests; `./dev sim` makes longer ones.
+
+use sim::campaign::{Campaign, Outcome};
+use sim::coverage::Coverage;
+use sim::faults::{Fault, Point};
+use sim::mistakes::{Defence, Mistake};
+use sim::run::{MIN_FAULTS, run};
+use sim::show;
+use sim::shrink::shrink;
+use sim::world::Options;
+
+/// Seeds of the plain run: some ten seconds of one processor.
+const SEEDS: u64 = 500;
+/// Seeds without the safety nets.
+const SEEDS_WITHOUT_NETS: u64 = 150;
+/// Leave the other tests a processor.
+const THREADS: usize = 2;
+
+fn campaign(options: Options, seeds: u64) -> Outcome {
+    let outcome = Campaign { options, from: 0, seeds, threads: THREADS }.run(|_| ());
+    let commands: Vec<String> =
+        outcome.failures.iter().map(|(seed, violation)| format!("{violation:?}: ./dev sim --replay {seed}")).collect();
+    assert!(outcome.failures.is_empty(), "{}", commands.join("\n"));
+    outcome
+}
+
+#[test]
+fn seeds_pass_and_meet_every_fault() {
+    let outcome = campaign(Options::new(0), SEEDS);
+    println!("{}", show::outcome(&outcome));
+    let Coverage { faults, passed, .. } = &outcome.coverage;
+    let missing: Vec<&str> =
+        Fault::ALL.iter().filter(|fault| !faults.contains_key(fault)).map(|one| one.text()).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "faults that never happened");
+    let missing: Vec<&str> =
+        Point::ALL.iter().filter(|point| !passed.contains_key(point)).map(|one| one.text()).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "crash points that were never reached");
+}
+
+/// Re-sends and timeouts heal much; nothing may need them when no participant fails.
+#[test]
+fn seeds_pass_without_safety_nets() {
+    campaign(Options { without: Defence::ALL.to_vec(), ..Options::new(0) }, SEEDS_WITHOUT_NETS);
+}
+
+#[test]
+fn every_seed_has_its_share_of_faults() {
+    for seed in 0..20 {
+        let report = run(&Options::new(seed));
+        let faults: u64 = report.coverage.faults.values().sum();
+        assert!((5..=50).contains(&report.sagas) && faults >= MIN_FAULTS, "seed {seed}: {faults} faults");
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    let mut before = Vec::new();
+    for seed in 0..12 {
+        let options = Options { trace: true, ..Options::new(seed) };
+        let (first, second) = (run(&options), run(&options));
+        assert!(first.trace.len() > 100, "seed {seed} has {} events", first.trace.len());
+        let differs = first.trace.iter().zip(&second.trace).find(|(one, other)| one != other);
+        assert_eq!(differs, None, "seed {seed}");
+        assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");
+        assert_ne!(first.trace, before, "seed {seed} is the seed before it");
+        before = first.trace;
+    }
+}
+
+#[test]
+fn a_failing_seed_is_shrunk_and_fails_the_same_way_again() {
+    let failing = (0..100).map(|seed| Options { mistake: Some(Mistake::RuleFirst), ..Options::new(seed) });
+    let (options, report) = failing
+        .map(|options| (options.clone(), run(&options)))
+        .find(|(_, report)| report.violation.is_some())
+        .expect("a seed that notices the mistake");
+    let name = report.violation.expect("it was looked for").name;
+    let shrunk = shrink(&options).expect("it fails");
+    assert!(shrunk.faults < report.happened.len(), "{} faults left of {}", shrunk.faults, report.happened.len());
+    let again = run(&shrunk.options);
+    assert_eq!(again.violation.as_ref().map(|violation| violation.name), Some(name));
+    assert!(show::command(&shrunk.options).ends_with("--mistake rule-first"));
+}
