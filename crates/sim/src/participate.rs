@@ -1,4 +1,4 @@
-//! One lane of a participant. What is done with which records is decided by the real [`Progress`] and [`execute`]; the
+//! One lane of a participant. What is done with which records is decided by the real [`Progress`] and [`participant::execute`]; the
 //! order in which the loop asks them is that of `crates/participant/src/runner.rs`, modelled.
 
 use std::collections::{BTreeMap, VecDeque};
