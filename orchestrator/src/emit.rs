@@ -6,8 +6,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event_stream::{Lane, Outgoing, PublishError};
+use event_stream::{Lane, Outgoing, PublishError, Record};
 use proto::Wire;
+use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::ids::{SagaId, TraceContext};
 use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, ResultRecord, Timer};
 use telemetry::context::{self, CommandWords, Message};
@@ -71,6 +72,19 @@ impl Emitter {
             let topic = self.command_topic(&participant);
             self.push(topic, payload.clone(), Vec::new());
         }
+    }
+
+    /// An inbox record that cannot be handled, for whoever looks after it.
+    pub fn set_aside(&mut self, record: &Record, reason: String) {
+        let set_aside = Quarantined {
+            topic: INBOX.to_owned(),
+            partition: self.lane.0,
+            offset: record.offset,
+            reason,
+            payload: record.payload.clone(),
+            headers: record.headers.clone(),
+        };
+        self.push(QUARANTINE.into(), set_aside.encode(), Vec::new());
     }
 
     /// A timer for the lane's own inbox; it belongs to the trace of its saga.

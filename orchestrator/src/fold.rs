@@ -54,7 +54,7 @@ impl LaneCore {
                 return Err(HaltReason::UnknownFormat(format!("{INBOX} offset {}: {error}", record.offset)));
             }
             Err(error @ DecodeError::Malformed { .. }) => {
-                self.ignore_malformed(record, &error, mode);
+                self.set_aside_malformed(record, &error, mode);
                 return Ok(());
             }
         };
@@ -118,13 +118,16 @@ impl LaneCore {
         }
     }
 
-    /// Bytes that are no envelope are ignored by name. They say nothing about any saga.
-    fn ignore_malformed(&self, record: &Record, error: &DecodeError, mode: Mode) {
+    /// Bytes that are no envelope say nothing about any saga: they are set aside, and the lane goes on. No checkpoint is
+    /// written before they lie in the quarantine; folded again, they are set aside again.
+    fn set_aside_malformed(&mut self, record: &Record, error: &DecodeError, mode: Mode) {
         if mode == Mode::Live {
             metrics::FOLD_ALARMS.add(1, &[("alarm", "malformed")]);
+            metrics::QUARANTINED.add(1, &[("topic", INBOX)]);
         }
         let (lane, offset) = (self.lane.0, record.offset);
-        tracing::error!(lane, offset, alarm = "malformed", detail = %error, "inbox record ignored");
+        tracing::error!(lane, offset, alarm = "malformed", detail = %error, "inbox record set aside");
+        self.emitter.set_aside(record, error.to_string());
     }
 
     /// What this loop appended itself is no longer on its way.

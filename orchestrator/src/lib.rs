@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec, check_topics};
+use proto::quarantine::QUARANTINE;
 use redis_txn::{CheckError, Store};
 use service_kit::clock::unix_ms;
 use service_kit::http::{Limits, serve};
@@ -104,7 +105,8 @@ fn topics(settings: &Settings) -> Vec<TopicSpec> {
         partitions,
         log_append_time: false,
     });
-    std::iter::once(inbox).chain(commands).collect()
+    let quarantine = TopicSpec { name: QUARANTINE.to_owned(), partitions, log_append_time: false };
+    [inbox, quarantine].into_iter().chain(commands).collect()
 }
 
 async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{LANES, Stack, eventually, start, starter};
+use proto::Wire;
+use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::ids::{Direction, SagaId};
 use saga_core::record::{InboxEvent, Outcome, SagaOutcome, UndoCause};
 use uuid::Uuid;
@@ -20,7 +22,7 @@ async fn sagas_run_to_their_end() {
     refusal_and_undo(&stack).await;
     timeout_is_a_record(&stack).await;
     duplicates_and_strangers(&stack, &orchestrator).await;
-    damaged_records_are_ignored(&stack, &orchestrator).await;
+    damaged_records_are_set_aside(&stack, &orchestrator).await;
     floors_follow(&stack).await;
 
     let status = orchestrator.process.terminate(common::PATIENCE).unwrap();
@@ -118,10 +120,22 @@ async fn duplicates_and_strangers(stack: &Stack, orchestrator: &common::Orchestr
     assert_eq!(left, (0, 1));
 }
 
-async fn damaged_records_are_ignored(stack: &Stack, orchestrator: &common::Orchestrator) {
+async fn damaged_records_are_set_aside(stack: &Stack, orchestrator: &common::Orchestrator) {
     stack.send_bytes(0, "no envelope".into()).await;
     let alarm = || orchestrator.metric(&["saga_fold_alarms", "malformed"]).filter(|count| *count == 1.0);
     eventually("the alarm is counted", alarm).await;
+    let deadline = common::PATIENCE;
+    let set_aside = loop {
+        let survey = event_stream::survey(&stack.settings, QUARANTINE, 10, deadline).await.unwrap();
+        if let [(_, record)] = survey.records.as_slice() {
+            break Quarantined::decode(&record.payload).unwrap();
+        }
+    };
+    assert_eq!(
+        (set_aside.topic.as_str(), set_aside.partition, &*set_aside.payload),
+        ("saga.inbox", 0, &b"no envelope"[..])
+    );
+    assert!(set_aside.reason.contains("malformed"), "{}", set_aside.reason);
     let saga = stack.start_saga(0, 3, "buy").await;
     stack.command(saga, "reserve", Direction::Action).await;
     assert_eq!(orchestrator.get("/readyz").unwrap().0, 200);

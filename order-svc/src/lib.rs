@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec};
+use proto::quarantine::QUARANTINE;
 use redis_txn::{CheckError, Store};
 use rest_kit::idempotency::IdempotencyKeys;
 use service_kit::process::{BadConfiguration, delayed};
@@ -110,6 +111,7 @@ async fn check_topics(kafka: &KafkaSettings, settings: &Settings) -> anyhow::Res
     let topics = [
         TopicSpec { name: INBOX_TOPIC.to_owned(), partitions, log_append_time: true },
         TopicSpec { name: RESULTS_TOPIC.to_owned(), partitions, log_append_time: false },
+        TopicSpec { name: QUARANTINE.to_owned(), partitions, log_append_time: false },
     ];
     event_stream::check_topics(kafka, &topics).await.context("check the topics")
 }

@@ -9,6 +9,9 @@ use crate::{DecodeError, FORMAT, Wire, saga_v1 as wire};
 
 const QUARANTINED: &str = "quarantined record";
 
+/// The topic of records that could not be handled.
+pub const QUARANTINE: &str = "saga.quarantine";
+
 /// A record set aside, byte for byte, with where it came from and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {

@@ -17,6 +17,7 @@ mod member;
 mod publisher;
 mod record;
 mod settings;
+mod survey;
 mod topics;
 mod watermark;
 
@@ -28,4 +29,5 @@ pub use publisher::{Publisher, Receipt};
 pub use record::{Outgoing, Record};
 pub use saga_core::ids::Lane;
 pub use settings::{GroupProtocol, KafkaArgs, KafkaSettings};
+pub use survey::{Survey, survey};
 pub use topics::{TopicSpec, TopicStorage, check_topics, ensure_topics, make_topics, wait_for_brokers};

@@ -1,11 +1,12 @@
 //! The trace of one record: from its headers, over the span of its processing, to the headers of its answer.
 
-use bytes::Bytes;
-use event_stream::{Lane, Outgoing};
+use event_stream::{Lane, Outgoing, Record};
 use proto::Wire;
+use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::record::{InboxEvent, Reply};
 use std::sync::Arc;
 use telemetry::context::{self, CommandWords, Message, TraceContext};
+use telemetry::metrics::QUARANTINED;
 use tracing::Span;
 
 use crate::events::outcome_name;
@@ -15,22 +16,48 @@ use crate::plan::{Entry, Work};
 pub(crate) struct Hop {
     trace: TraceContext,
     span: Span,
+    /// The envelope of a record that is of no use.
+    set_aside: Option<Box<Quarantined>>,
 }
 
 impl Hop {
     /// A record has arrived. The span is disabled unless the trace is recorded.
-    pub(crate) fn arrived(topic: &str, lane: Lane, entry: &Entry, headers: &[(String, Bytes)]) -> Self {
-        let Work::Command { command, .. } = &entry.work else {
-            return Self { trace: TraceContext::default(), span: Span::none() };
+    pub(crate) fn arrived(topic: &str, lane: Lane, entry: &Entry, record: &Record) -> Self {
+        let command = match &entry.work {
+            Work::Command { command, .. } => command,
+            Work::Floor(_) => return Self::without_trace(None),
+            Work::Unusable { why } => {
+                let set_aside = Quarantined {
+                    topic: topic.to_owned(),
+                    partition: lane.0,
+                    offset: entry.offset,
+                    reason: why.clone(),
+                    payload: record.payload.clone(),
+                    headers: record.headers.clone(),
+                };
+                return Self::without_trace(Some(Box::new(set_aside)));
+            }
         };
-        let mut trace = context::from_headers(headers);
+        let mut trace = context::from_headers(&record.headers);
         if trace.traceparent.is_empty() {
             trace = command.trace.clone();
         }
         let (offset, about) = (Some(entry.offset), CommandWords(&command.id));
         let message = Message { topic, lane: lane.0, offset, saga: command.id.saga, about: &about };
         let span = context::process_span(&message, &trace);
-        Self { trace, span }
+        Self { trace, span, set_aside: None }
+    }
+
+    fn without_trace(set_aside: Option<Box<Quarantined>>) -> Self {
+        Self { trace: TraceContext::default(), span: Span::none(), set_aside }
+    }
+
+    /// The record for the quarantine, if this one belongs there.
+    pub(crate) fn quarantined(&self) -> Option<Outgoing> {
+        let set_aside = self.set_aside.as_ref()?;
+        let lane = Lane(set_aside.partition);
+        QUARANTINED.add(1, &[("topic", &set_aside.topic)]);
+        Some(Outgoing { topic: QUARANTINE.into(), lane, payload: set_aside.encode(), headers: Vec::new() })
     }
 
     /// The context of what is done for the record.

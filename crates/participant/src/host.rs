@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use event_stream::{Consumer, KafkaArgs, Publisher, TopicSpec};
+use proto::quarantine::QUARANTINE;
 use redis_txn::{RedisArgs, Store};
 use service_kit::admin::{self, Readiness};
 use service_kit::http::{self, Limits};
@@ -85,9 +86,10 @@ pub async fn run<B: Business>(
     host.serve(names, settings, rest).await
 }
 
-fn topics(names: Names, partitions: u32) -> [TopicSpec; 2] {
+fn topics(names: Names, partitions: u32) -> [TopicSpec; 3] {
     let topic = |name: String, log_append_time| TopicSpec { name, partitions, log_append_time };
-    [topic(format!("{}.commands", names.participant), false), topic("saga.inbox".to_owned(), true)]
+    let commands = format!("{}.commands", names.participant);
+    [topic(commands, false), topic("saga.inbox".to_owned(), true), topic(QUARANTINE.to_owned(), false)]
 }
 
 /// The running parts.

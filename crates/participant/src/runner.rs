@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
+use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, Outgoing, OwnedLane, Publisher, Receipt, Record};
 use proto::{DecodeError, Wire};
 use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use saga_core::participant::ParticipantLane;
@@ -168,7 +168,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         let lane = self.lane.lane();
         let topic = &self.participant.topics.commands;
         for record in records {
-            let carry = |entry: &Entry| Hop::arrived(topic, lane, entry, &record.headers);
+            let carry = |entry: &Entry| Hop::arrived(topic, lane, entry, &record);
             self.progress.take_in(record.offset, &record.payload, carry)?;
         }
         Ok(())
@@ -275,13 +275,14 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         end: i64,
     ) -> Result<Flow, LaneFault> {
         let mut receipt = None;
-        if !answers.is_empty() {
-            let lane = self.lane.lane();
-            let inbox = &self.participant.topics.inbox;
-            let records = answers
-                .into_iter()
-                .map(|answer| hops[answer.entry].answer(inbox, lane, &entries[answer.entry], answer.reply))
-                .collect();
+        let (lane, inbox) = (self.lane.lane(), &self.participant.topics.inbox);
+        let mut records: Vec<Outgoing> = answers
+            .into_iter()
+            .map(|answer| hops[answer.entry].answer(inbox, lane, &entries[answer.entry], answer.reply))
+            .collect();
+        let done = entries.iter().zip(hops).take_while(|(entry, _)| entry.offset < end);
+        records.extend(done.filter_map(|(_, hop)| hop.quarantined()));
+        if !records.is_empty() {
             let sent = tokio::select! {
                 sent = self.participant.publisher.send(records) => sent.map_err(restart)?,
                 // What is not sent will be repeated by the next owner.

@@ -12,11 +12,12 @@ use local_servers::Lifetime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
+use crate::plan::Kind;
 use crate::progress::Progress;
 use crate::stack::Stack;
 use crate::state::{StackState, Supervisor};
 use crate::topics::{self, Topics};
-use crate::{secrets, table};
+use crate::{quarantine, secrets, table};
 
 /// How often a foreground stack looks whether all its processes live.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -56,6 +57,14 @@ enum CliCommand {
     },
     /// Make the topics that are missing on given brokers and check all of them
     Topics(Topics),
+    /// Look at records that could not be read, and put them back
+    Quarantine {
+        /// Kafka brokers, host:port,host:port; without them those of the running stack
+        #[arg(long, env = "KAFKA_BROKERS")]
+        brokers: Option<String>,
+        #[command(subcommand)]
+        action: quarantine::Action,
+    },
     /// Make the passwords of stores that have none yet, a folder for each
     Secrets {
         /// Folders, each for one store and its service
@@ -97,11 +106,23 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("{}", topics::make(&wanted).await?);
             Ok(ExitCode::SUCCESS)
         }
+        CliCommand::Quarantine { brokers, action } => {
+            let brokers = brokers.map_or_else(|| brokers_of_stack(&cli.dir), Ok)?;
+            quarantine::act(&brokers, action).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         CliCommand::Secrets { folders } => {
             secrets::make(&folders)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn brokers_of_stack(dir: &Path) -> anyhow::Result<String> {
+    let state = StackState::load(dir)?.filter(StackState::is_running);
+    let state = state.context("no stack is running here: say --brokers HOST:PORT")?;
+    let kafka = state.processes.iter().find(|process| process.kind == Kind::Kafka);
+    Ok(kafka.context("the running stack has no Kafka")?.address.clone())
 }
 
 async fn up(dir: &Path, args: &UpArgs) -> anyhow::Result<ExitCode> {

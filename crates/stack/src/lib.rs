@@ -8,6 +8,7 @@ mod http;
 mod options;
 mod plan;
 mod progress;
+mod quarantine;
 mod ready;
 mod secrets;
 mod shop;

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Record};
+use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, Outgoing, OwnedLane, Record};
+use proto::quarantine::{QUARANTINE, Quarantined};
 use proto::{DecodeError, Wire};
 use redis_txn::CommitError;
 use saga_core::ids::Lane;
 use saga_core::record::{ResultRecord, SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
 use telemetry::context::{self, Message};
+use telemetry::metrics::QUARANTINED;
 use tracing::Span;
 
 use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
@@ -174,22 +176,44 @@ impl<B: Business> ResultsRunner<B> {
         Ok(entries)
     }
 
+    fn quarantined(&self, lane: Lane, record: &Record, reason: String) -> Outgoing {
+        let topic = self.shared.results_topic.to_string();
+        QUARANTINED.add(1, &[("topic", &topic)]);
+        let set_aside = Quarantined {
+            topic,
+            partition: lane.0,
+            offset: record.offset,
+            reason,
+            payload: record.payload.clone(),
+            headers: record.headers.clone(),
+        };
+        Outgoing { topic: QUARANTINE.into(), lane, payload: set_aside.encode(), headers: Vec::new() }
+    }
+
     /// Applies records that begin at `position`; answers the position after them.
     async fn apply(&self, lane: Lane, mut position: i64, records: &[Record]) -> Result<i64, LaneFault> {
         for chunk in records.chunks(MAX_RESULTS_PER_EXEC) {
             let mut results = Vec::with_capacity(chunk.len());
             let mut halt = None;
+            let mut set_aside = Vec::new();
             let mut next = position;
             for record in chunk {
                 match ResultRecord::decode(&record.payload) {
                     Ok(news) => results.push(self.incoming(lane, record, news)),
-                    Err(error @ DecodeError::Malformed { .. }) => events::result_malformed(lane, record.offset, &error),
+                    Err(error @ DecodeError::Malformed { .. }) => {
+                        events::result_malformed(lane, record.offset, &error);
+                        set_aside.push(self.quarantined(lane, record, error.to_string()));
+                    }
                     Err(error @ DecodeError::UnknownFormat { .. }) => {
                         halt = Some(HaltReason::UnknownFormat(format!("offset {}: {error}", record.offset)));
                         break;
                     }
                 }
                 next = record.offset + 1;
+            }
+            // Only what lies in the quarantine may be passed over.
+            if !set_aside.is_empty() {
+                publish::deliver(&self.shared.publisher, set_aside).await;
             }
             position = self.commit(lane, position, next, results).await?;
             if let Some(reason) = halt {

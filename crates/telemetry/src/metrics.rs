@@ -239,11 +239,8 @@ pub static PUBLISH_QUEUE_FULL: Counter = Counter::new("saga.publish.queue_full",
 /// Producers that met a fatal error and were replaced.
 pub static PUBLISHER_REPLACED: Counter = Counter::new("saga.publish.replaced", &[], "producers made anew");
 /// Records that were set aside. Setting aside is planned; until then it stays at 0.
-pub static QUARANTINED: Counter = Counter::new(
-    "saga.quarantine.records",
-    &["topic"],
-    "records set aside in saga.quarantine (planned: nothing is set aside yet, so this stays 0)",
-);
+pub static QUARANTINED: Counter =
+    Counter::new("saga.quarantine.records", &["topic"], "records set aside in saga.quarantine");
 
 /// Sagas that the orchestrator started.
 pub static SAGAS_STARTED: Counter = Counter::new("saga.started", &[], "sagas started");

@@ -17,6 +17,7 @@ use event_stream::{
 };
 use local_servers::{Kafka, KafkaOptions, Lifetime, ManagedProcess, ProcessSpec, Redis, free_port};
 use proto::Wire;
+use proto::quarantine::QUARANTINE;
 use redis_txn::Store;
 use saga_core::ids::{Direction, Ordinal, SagaId, Starter, TraceContext};
 use saga_core::record::{
@@ -77,8 +78,12 @@ impl Stack {
         std::fs::write(definitions.join("buy.yaml"), BUY).unwrap();
         std::fs::write(definitions.join("hasty.yaml"), HASTY).unwrap();
         let settings = KafkaSettings::new(kafka.brokers(), "test");
-        let topics =
-            TOPICS.map(|name| TopicSpec { name: name.to_owned(), partitions: LANES, log_append_time: name == INBOX });
+        let topics = TOPICS.into_iter().chain([QUARANTINE]).map(|name| TopicSpec {
+            name: name.to_owned(),
+            partitions: LANES,
+            log_append_time: name == INBOX,
+        });
+        let topics: Vec<TopicSpec> = topics.collect();
         make_topics(&settings, &topics, 1, 32 << 20, 8 << 20).await.unwrap();
         let watched = Watched::default();
         let watch = |topic: &str| {

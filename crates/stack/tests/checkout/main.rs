@@ -6,7 +6,10 @@ mod concurrency;
 mod idempotency;
 mod neighbours;
 mod outcomes;
+mod poison;
 mod refusals;
+#[path = "../common/wait.rs"]
+mod wait;
 
 use std::process::ExitCode;
 
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
             scenario!(refusals::overflow_is_refused),
             scenario!(refusals::too_many_lines_are_refused),
             scenario!(refusals::problems_are_problem_json),
+            scenario!(poison::garbage_is_set_aside_and_the_lanes_go_on),
             scenario!(neighbours::second_stack_runs_beside_the_first),
         ],
     )
