@@ -53,6 +53,7 @@ impl Consumer {
             joined: AtomicBool::new(false),
             awaits_group: Mutex::default(),
             stop: AtomicBool::new(false),
+            commit_failed: AtomicBool::new(false),
             ended: CancellationToken::new(),
             shown: Mutex::default(),
         });

@@ -23,7 +23,7 @@ use crate::fetchers::Fetchers;
 use crate::inquiry::Inquiry;
 use crate::lane::LaneStatus;
 use crate::lanes::Lanes;
-use crate::settings::KafkaSettings;
+use crate::settings::{GroupProtocol, KafkaSettings};
 
 /// How soon the thread notices that it shall end.
 const POLL_TIME: Duration = Duration::from_millis(100);
@@ -52,6 +52,8 @@ pub(crate) struct Membership {
     /// Since when the group owes an assignment, perhaps an empty one; `None` when it has given one.
     pub(crate) awaits_group: Mutex<Option<Instant>>,
     pub(crate) stop: AtomicBool,
+    /// Positions may not have been committed although they were handed to the client.
+    pub(crate) commit_failed: AtomicBool,
     pub(crate) ended: CancellationToken,
     /// Lanes whose gauges have been set.
     pub(crate) shown: Mutex<BTreeSet<Lane>>,
@@ -124,6 +126,10 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
         }
         if last_commit.elapsed() >= COMMIT_INTERVAL {
             last_commit = Instant::now();
+            // A lane that has fallen silent would never be committed again.
+            if membership.commit_failed.swap(false, Ordering::AcqRel) {
+                committed.clear();
+            }
             let positions = membership.lanes.stored();
             let moved = positions.into_iter().filter(|(lane, next)| committed.insert(*lane, *next) != Some(*next));
             membership.commit(member, moved.collect());
@@ -150,8 +156,11 @@ impl Membership {
         *self.awaits_group.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// Whether the group has owed an assignment for too long.
+    /// Whether the group has owed an assignment for too long. Under KIP-848 a member without lanes may hear nothing.
     fn is_forgotten(&self) -> bool {
+        if self.settings.group_protocol != GroupProtocol::Classic {
+            return false;
+        }
         let since = *self.awaits_group.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() >= self.settings.rejoin_deadline)
     }
@@ -171,6 +180,7 @@ impl Membership {
             .map(|(lane, next)| (self.topic.to_string(), lane.0.cast_signed(), Offset::Offset(next)))
             .collect();
         if let Err(error) = member.commit(&list, CommitMode::Async) {
+            self.commit_failed.store(true, Ordering::Release);
             log_commit(&error);
         }
     }
@@ -226,6 +236,7 @@ impl ConsumerContext for MemberContext {
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = outcome {
+            self.membership.commit_failed.store(true, Ordering::Release);
             log_commit(&error);
         }
     }
