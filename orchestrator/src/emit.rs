@@ -76,14 +76,7 @@ impl Emitter {
 
     /// An inbox record that cannot be handled, for whoever looks after it.
     pub fn set_aside(&mut self, record: &Record, reason: String) {
-        let set_aside = Quarantined {
-            topic: INBOX.to_owned(),
-            partition: self.lane.0,
-            offset: record.offset,
-            reason,
-            payload: record.payload.clone(),
-            headers: record.headers.clone(),
-        };
+        let set_aside = Quarantined::new(INBOX, self.lane.0, record.offset, reason, &record.payload, &record.headers);
         self.push(QUARANTINE.into(), set_aside.encode(), Vec::new());
     }
 

@@ -121,12 +121,15 @@ impl LaneCore {
     /// Bytes that are no envelope say nothing about any saga: they are set aside, and the lane goes on. No checkpoint is
     /// written before they lie in the quarantine; folded again, they are set aside again.
     fn set_aside_malformed(&mut self, record: &Record, error: &DecodeError, mode: Mode) {
-        if mode == Mode::Live {
-            metrics::FOLD_ALARMS.add(1, &[("alarm", "malformed")]);
-            metrics::QUARANTINED.add(1, &[("topic", INBOX)]);
-        }
         let (lane, offset) = (self.lane.0, record.offset);
-        tracing::error!(lane, offset, alarm = "malformed", detail = %error, "inbox record set aside");
+        match mode {
+            Mode::Live => {
+                metrics::FOLD_ALARMS.add(1, &[("alarm", "malformed")]);
+                metrics::QUARANTINED.add(1, &[("topic", INBOX)]);
+                tracing::error!(lane, offset, alarm = "malformed", detail = %error, "inbox record set aside");
+            }
+            Mode::Silent => tracing::debug!(lane, offset, detail = %error, "inbox record set aside again"),
+        }
         self.emitter.set_aside(record, error.to_string());
     }
 

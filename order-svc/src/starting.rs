@@ -62,6 +62,10 @@ impl Business for Checkouts {
         keys.push(order_key(order_id));
     }
 
+    fn request_keys(&self, request: &CheckoutRequest, keys: &mut Vec<String>) {
+        keys.extend(request.key.iter().map(|key| key.record.clone()));
+    }
+
     fn decide(
         &self,
         view: &mut View<'_>,

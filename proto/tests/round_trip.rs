@@ -178,13 +178,15 @@ fn starter_lane() -> impl Strategy<Value = StarterLane> {
 }
 
 fn quarantined() -> impl Strategy<Value = Quarantined> {
-    (word(), any::<u32>(), 0..=i64::MAX, text(), blob(), prop::collection::vec((text(), blob()), 0..3)).prop_map(
-        |(topic, partition, offset, reason, payload, headers)| Quarantined {
+    let headers = prop::collection::vec((text(), blob()), 0..3);
+    (word(), any::<u32>(), 0..=i64::MAX, text(), blob(), headers, any::<u64>()).prop_map(
+        |(topic, partition, offset, reason, payload, headers, cut_from_bytes)| Quarantined {
             topic,
             partition,
             offset,
             reason,
             payload,
+            cut_from_bytes,
             headers,
         },
     )

@@ -27,14 +27,8 @@ impl Hop {
             Work::Command { command, .. } => command,
             Work::Floor(_) => return Self::without_trace(None),
             Work::Unusable { why } => {
-                let set_aside = Quarantined {
-                    topic: topic.to_owned(),
-                    partition: lane.0,
-                    offset: entry.offset,
-                    reason: why.clone(),
-                    payload: record.payload.clone(),
-                    headers: record.headers.clone(),
-                };
+                let set_aside =
+                    Quarantined::new(topic, lane.0, entry.offset, why.clone(), &record.payload, &record.headers);
                 return Self::without_trace(Some(Box::new(set_aside)));
             }
         };

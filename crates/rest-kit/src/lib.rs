@@ -1,6 +1,6 @@
 //! What REST routes over a store share: truthful answers, single objects changed by a rule, and `Idempotency-Key`.
 //!
-//! Deliberately not in it: sagas, Kafka, any particular business, and how a port is served (`service-kit`).
+//! Deliberately not in it: how sagas run (a record only names one), Kafka, any particular business, and how a port is served (`service-kit`).
 
 mod answer;
 pub mod idempotency;

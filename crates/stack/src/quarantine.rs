@@ -84,6 +84,7 @@ fn describe(id: &str, record: &Quarantined) -> String {
 }
 
 async fn put_back(settings: &KafkaSettings, record: &Quarantined) -> anyhow::Result<()> {
+    ensure!(record.cut_from_bytes == 0, "only its beginning was kept: it cannot go back");
     ensure!(record.topic != QUARANTINE, "a record of the quarantine itself does not go back");
     let header = |name: &'static str| {
         let (_, value) = record.headers.iter().find(|(known, _)| known == name)?;
@@ -108,9 +109,8 @@ mod tests {
     use super::*;
 
     fn record(offset: i64, reason: &str) -> Quarantined {
-        let headers = vec![("traceparent".to_owned(), Bytes::from_static(b"00-x"))];
-        let (topic, payload) = ("saga.inbox".to_owned(), Bytes::from_static(b"\x01\xff"));
-        Quarantined { topic, partition: 3, offset, reason: reason.to_owned(), payload, headers }
+        let headers = [("traceparent".to_owned(), Bytes::from_static(b"00-x"))];
+        Quarantined::new("saga.inbox", 3, offset, reason.to_owned(), &Bytes::from_static(b"\x01\xff"), &headers)
     }
 
     #[test]

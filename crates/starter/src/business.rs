@@ -53,6 +53,10 @@ pub trait Business: Send + Sync + 'static {
     /// The keys that `decide` and `apply` read for a subject.
     fn keys(&self, subject: &str, keys: &mut Vec<String>);
 
+    /// What else `decide` reads for this request. What is not named is read too, but each such key costs the whole
+    /// window another round.
+    fn request_keys(&self, _request: &Self::Request, _keys: &mut Vec<String>) {}
+
     /// Decides a request. `saga` and `ordinal` are what the saga will have if this starts it.
     fn decide(
         &self,

@@ -177,16 +177,9 @@ impl<B: Business> ResultsRunner<B> {
     }
 
     fn quarantined(&self, lane: Lane, record: &Record, reason: String) -> Outgoing {
-        let topic = self.shared.results_topic.to_string();
-        QUARANTINED.add(1, &[("topic", &topic)]);
-        let set_aside = Quarantined {
-            topic,
-            partition: lane.0,
-            offset: record.offset,
-            reason,
-            payload: record.payload.clone(),
-            headers: record.headers.clone(),
-        };
+        let topic = &self.shared.results_topic;
+        QUARANTINED.add(1, &[("topic", topic)]);
+        let set_aside = Quarantined::new(topic, lane.0, record.offset, reason, &record.payload, &record.headers);
         Outgoing { topic: QUARANTINE.into(), lane, payload: set_aside.encode(), headers: Vec::new() }
     }
 
@@ -213,7 +206,8 @@ impl<B: Business> ResultsRunner<B> {
             }
             // Only what lies in the quarantine may be passed over.
             if !set_aside.is_empty() {
-                publish::deliver(&self.shared.publisher, set_aside).await;
+                let sent = publish::send(&self.shared.publisher, set_aside).await;
+                sent.map_err(|error| LaneFault::Restart(format!("set records aside: {error}")))?;
             }
             position = self.commit(lane, position, next, results).await?;
             if let Some(reason) = halt {

@@ -69,6 +69,7 @@ impl<B: Business> Transaction for WindowTransaction<B> {
         keys.push(lane_key(self.lane));
         for member in &self.members {
             self.business.keys(self.business.subject(&member.request), keys);
+            self.business.request_keys(&member.request, keys);
         }
     }
 

@@ -81,7 +81,8 @@ impl Export {
         if variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Ok(None);
         }
-        for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
+        for signal in ["", "TRACES_", "METRICS_", "LOGS_"] {
+            let name = &format!("OTEL_EXPORTER_OTLP_{signal}PROTOCOL");
             if let Some(other) = variable(name).filter(|protocol| protocol != "grpc") {
                 return Err(SetupError(format!(
                     "{name} must be grpc, the only protocol of this program, not \"{other}\""

@@ -1,6 +1,7 @@
 //! The header, and what it stands for.
 
 use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
 use service_kit::params::MAX_IDEMPOTENCY_KEY_CHARACTERS;
 use service_kit::problem::Problem;
 
@@ -39,8 +40,9 @@ impl RequestKey {
         Ok(Some(text.to_owned()))
     }
 
-    /// The key of a request.
+    /// The key of a request. A path that is spelled otherwise is the same path.
     pub(crate) fn new(method: &Method, path: &str, key: &str, rest: [&[u8]; 2], hour: u64) -> Self {
+        let path = percent_decode_str(path).decode_utf8_lossy();
         // The key comes last, because it may contain anything that a path may.
         Self { record: format!("{RECORD_PREFIX}{method} {path} {key}"), fingerprint: fingerprint(rest), hour }
     }
@@ -69,6 +71,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("idempotency-key", HeaderValue::from_bytes(value).expect("a header value"));
         RequestKey::of(&headers).map_err(|problem| problem.status)
+    }
+
+    #[test]
+    fn a_path_that_is_spelled_otherwise_has_the_same_key() {
+        let of = |path| RequestKey::new(&Method::POST, path, "k", [b"", b""], 1);
+        assert_eq!(of("/payment/pay/u1/5"), of("/payment/pay/%75%31/5"));
+        assert_ne!(of("/payment/pay/u1/5"), of("/payment/pay/u2/5"));
     }
 
     #[test]

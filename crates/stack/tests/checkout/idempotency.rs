@@ -92,6 +92,23 @@ pub async fn many_at_once_have_one_effect(world: Arc<World>) -> anyhow::Result<(
     Ok(())
 }
 
+/// More checkouts than fit into one window of the starter, each with a key of its own.
+pub async fn many_keys_at_once_are_many_checkouts(world: Arc<World>) -> anyhow::Result<()> {
+    const CHECKOUTS: u64 = 150;
+    let shop = &world.shop;
+    let user = shop.create_user(CHECKOUTS).await?;
+    let item = shop.create_item(1, CHECKOUTS).await?;
+    let mut requests = Vec::new();
+    for number in 0..CHECKOUTS {
+        let order = shop.create_order(&user, &[(&item, 1)]).await?;
+        requests.push((format!("/orders/checkout/{order}"), format!("own-{number}")));
+    }
+    let answers = try_join_all(requests.iter().map(|(path, key)| shop.post_with_key(path, key))).await?;
+    ensure!(answers.iter().all(|answer| answer.status == 200));
+    ensure!((shop.find_user(&user).await?.credit, shop.find_item(&item).await?.stock) == (0, 0));
+    Ok(())
+}
+
 /// Another request with the same key, and what is no key.
 pub async fn keys_that_cannot_be_used_are_refused(world: Arc<World>) -> anyhow::Result<()> {
     let shop = &world.shop;

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             scenario!(idempotency::every_post_has_one_effect_per_key),
             scenario!(idempotency::a_checkout_with_a_key_keeps_its_answer),
             scenario!(idempotency::many_at_once_have_one_effect),
+            scenario!(idempotency::many_keys_at_once_are_many_checkouts),
             scenario!(idempotency::keys_that_cannot_be_used_are_refused),
             scenario!(refusals::every_refusal_of_the_contract),
             scenario!(refusals::nonsense_in_every_parameter),
