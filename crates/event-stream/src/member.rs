@@ -162,7 +162,8 @@ impl Membership {
             return false;
         }
         let since = *self.awaits_group.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| since.elapsed() >= self.settings.rejoin_deadline)
+        let patience = self.settings.session_timeout + self.settings.rejoin_deadline;
+        since.is_some_and(|since| since.elapsed() >= patience)
     }
 
     fn give_up_all(&self, member: &BaseConsumer<MemberContext>) {

@@ -57,8 +57,8 @@ pub struct KafkaArgs {
     /// How long a fetch waits at the broker for records, milliseconds
     #[arg(long, env = "KAFKA_FETCH_WAIT_MS", default_value_t = 500)]
     pub kafka_fetch_wait_ms: u64,
-    /// A group member that hears nothing of its group for this long after it has joined or lost its lanes is made anew,
-    /// milliseconds
+    /// A group member that hears nothing of its group for this long and the session timeout, after it has asked to join
+    /// or lost its lanes, is made anew, milliseconds
     #[arg(long, env = "KAFKA_REJOIN_DEADLINE_MS", default_value_t = 60_000)]
     pub kafka_rejoin_deadline_ms: u64,
     /// How long a record waits for company at the producer, milliseconds; fractions are allowed
@@ -85,7 +85,7 @@ pub struct KafkaSettings {
     pub heartbeat_interval: Duration,
     /// How long a revoked lane may drain; below the session timeout.
     pub drain_deadline: Duration,
-    /// A group member that hears nothing of its group for this long is made anew; far above the session timeout.
+    /// A group member that hears nothing of its group for this long, and the session timeout, is made anew.
     pub rejoin_deadline: Duration,
     /// Owned lanes per fetching consumer (about ten).
     pub lanes_per_fetcher: usize,
@@ -139,9 +139,6 @@ impl KafkaSettings {
     /// Refuses settings that contradict each other, with one sentence that says what to change.
     pub fn check(&self) -> Result<(), StreamError> {
         let refuse = |sentence: &str| Err(StreamError::Settings(sentence.to_owned()));
-        if self.rejoin_deadline <= self.session_timeout {
-            return refuse("KAFKA_REJOIN_DEADLINE_MS must be above KAFKA_SESSION_TIMEOUT_MS");
-        }
         if self.drain_deadline >= self.session_timeout {
             return refuse("KAFKA_DRAIN_DEADLINE_MS must be below KAFKA_SESSION_TIMEOUT_MS");
         }

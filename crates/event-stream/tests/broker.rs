@@ -75,7 +75,7 @@ async fn a_member_that_its_group_does_not_take_in_is_made_anew() {
     let mut settings = KafkaSettings::new(broker.kafka.brokers(), "test");
     let topic = new_topic(&settings, 4).await;
     broker.kafka.kill().unwrap();
-    settings.rejoin_deadline = settings.session_timeout + Duration::from_millis(100);
+    settings.rejoin_deadline = Duration::from_millis(100);
     let store = Arc::new(Store::default());
     let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
     eventually("the member is made anew", || renewals(&topic) >= 1).await;

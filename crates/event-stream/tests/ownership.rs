@@ -95,7 +95,7 @@ async fn leaves_at_once(protocol: GroupProtocol) {
     settings.group_protocol = protocol;
     if protocol == GroupProtocol::Classic {
         // Long enough to show that nobody waits for it.
-        settings.session_timeout = Duration::from_secs(40);
+        settings.session_timeout = Duration::from_secs(60);
     }
     let topic = new_topic(&settings, 10).await;
     let publisher = Publisher::new(&settings).unwrap();
