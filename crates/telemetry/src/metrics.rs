@@ -157,7 +157,8 @@ pub static STARTER_STAGE_SECONDS: Histogram = Histogram::seconds(
     "stages of a saga at its starter: EXEC of its window, ack of its start, start to applied result",
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0],
 );
-/// Requests with an `Idempotency-Key` by what became of them (`fate`: `ran`, `replayed`, `unusable`, `invalid`, `shed`).
+/// Requests with an `Idempotency-Key` by what became of them (`fate`: `ran`, `joined`, `replayed`, `unusable`, `invalid`,
+/// `shed`).
 pub static IDEMPOTENCY_REQUESTS: Counter = Counter::new(
     "saga.rest.idempotency.requests",
     &["fate"],

@@ -66,19 +66,20 @@ impl IdempotencyKeys {
             Err(problem) => return count("invalid", problem.into_response()),
         };
         match keys.look_up(key, request).await {
-            Ok(request) => {
+            Ok((request, Found::Nothing)) => {
                 let response = next.run(request).await;
                 if matches!(response.status().as_u16(), 200..=499) {
                     keys.shared.records.fetch_add(1, Ordering::Relaxed);
                 }
                 count("ran", response)
             }
+            Ok((request, Found::Saga)) => count("joined", next.run(request).await),
             Err(response) => response,
         }
     }
 
     /// The request with its key, to be run; or its answer.
-    async fn look_up(&self, key: String, request: Request) -> Result<Request, Response> {
+    async fn look_up(&self, key: String, request: Request) -> Result<(Request, Found), Response> {
         let (mut parts, body) = request.into_parts();
         let body: Bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
             let detail = "the body of a request with an Idempotency-Key has at most 64 KiB";
@@ -88,6 +89,7 @@ impl IdempotencyKeys {
         let key = RequestKey::new(&parts.method, parts.uri.path(), &key, [query, &body], now_hour());
         // A record that is there answers even what could not be run now. The store being away is for the handler to say.
         let found = self.shared.store.read(std::slice::from_ref(&key.record)).await.unwrap_or_default();
+        let mut known = Found::Nothing;
         if let Some(bytes) = found.into_iter().next().flatten() {
             match of_record(&bytes, &key) {
                 Outcome::Recorded(Recorded::Answer(answer)) => {
@@ -96,7 +98,8 @@ impl IdempotencyKeys {
                     return Err(count("replayed", response));
                 }
                 Outcome::Unusable(answer) => return Err(count("unusable", answer.into_response())),
-                Outcome::New | Outcome::Recorded(Recorded::Saga(_)) => {}
+                Outcome::Recorded(Recorded::Saga(_)) => known = Found::Saga,
+                Outcome::New => {}
             }
         } else if self.shared.records.load(Ordering::Relaxed) >= MAX_RECORDS {
             let detail =
@@ -105,8 +108,16 @@ impl IdempotencyKeys {
             return Err(count("shed", problem.into_response()));
         }
         parts.extensions.insert(key);
-        Ok(Request::from_parts(parts, Body::from(body)))
+        Ok((Request::from_parts(parts, Body::from(body)), known))
     }
+}
+
+/// What is recorded of a request that is to be run.
+enum Found {
+    /// Nothing: it will leave a record, if it has an effect or is refused.
+    Nothing,
+    /// The saga that it started before.
+    Saga,
 }
 
 impl Shared {

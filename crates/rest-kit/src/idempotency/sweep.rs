@@ -13,6 +13,10 @@ const MAX_FORGOTTEN: usize = 64;
 /// Pause between two looks at the store, so that a sweep through a million records holds nobody up.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Pause before a deletion is tried again that found no room in the queue: requests come first, but a store that is
+/// always busy must forget too.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+
 /// One walk through all records; the number of those that stay.
 pub(crate) async fn sweep(store: &Store, queue: &Queue, now_hour: u64) -> Result<u64, CommitError> {
     let (mut cursor, mut kept) = (0, 0_u64);
@@ -28,7 +32,12 @@ pub(crate) async fn sweep(store: &Store, queue: &Queue, now_hour: u64) -> Result
             }
         }
         for keys in expired.chunks(MAX_FORGOTTEN) {
-            queue.run(Forget { keys: keys.to_vec(), now_hour }).await?;
+            while let Err(error) = queue.run(Forget { keys: keys.to_vec(), now_hour }).await {
+                match error {
+                    CommitError::Full => tokio::time::sleep(BUSY_PAUSE).await,
+                    error => return Err(error),
+                }
+            }
         }
         if next == 0 {
             return Ok(kept);
