@@ -168,3 +168,21 @@ impl Checkouts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_the_record_of_its_key_in_advance() {
+        let key = RequestKey { record: "idem:POST /orders/checkout/7 k".to_owned(), fingerprint: 1, hour: 2 };
+        let keys_of = |key| {
+            let mut keys = Vec::new();
+            let request = CheckoutRequest { order_id: "7".to_owned(), key };
+            Checkouts { definition: "checkout".to_owned() }.request_keys(&request, &mut keys);
+            keys
+        };
+        assert_eq!(keys_of(Some(key.clone())), [key.record]);
+        assert!(keys_of(None).is_empty());
+    }
+}
