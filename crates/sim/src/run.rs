@@ -5,6 +5,7 @@ use crate::committer::Committer;
 use crate::coverage::Coverage;
 use crate::faults::Fault;
 use crate::inject;
+use crate::log::Topic;
 use crate::model;
 use crate::oracle::{Violation, must};
 use crate::plans::plan;
@@ -12,6 +13,7 @@ use crate::shop::Request;
 use crate::task::{Did, Loop, Task};
 use crate::window::Collector;
 use crate::world::{ORCHESTRATOR, Options, SERVICES, STARTER, Stop, WORKERS, World};
+use event_stream::Record;
 use saga_core::ids::Lane;
 
 /// Faults that every seed has at least.
@@ -60,6 +62,13 @@ pub fn run(options: &Options) -> Report {
         steps: run.steps,
         trace: world.trace,
     }
+}
+
+/// Runs one seed to its end and hands out what its inboxes hold, lane by lane.
+pub fn inboxes(options: &Options) -> Result<Vec<Vec<Record>>, Violation> {
+    let mut run = Run::new(options.clone());
+    run.whole()?;
+    Ok(run.lanes().map(|lane| run.world.log.partition(Topic::Inbox, lane).to_vec()).collect())
 }
 
 struct Run {
