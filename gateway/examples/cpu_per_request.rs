@@ -1,7 +1,7 @@
-//! Measures what the gateway costs: starts `target/debug/gateway` before a small service in this process, sends requests
+//! Measures what the gateway costs: starts `target/release/gateway` before a small service in this process, sends requests
 //! over a number of kept-alive connections and prints requests/s and the gateway's CPU time per request.
 //!
-//!     cargo build -p gateway && cargo run -p gateway --example cpu_per_request -- 64 10
+//!     cargo build --release -p gateway && cargo run --release -p gateway --example cpu_per_request -- 64 10
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -30,13 +30,13 @@ async fn main() -> anyhow::Result<()> {
     let seconds: u64 = arguments.next().as_deref().unwrap_or("10").parse().context("seconds")?;
     let service = start_service().await?;
     let address = free_address().await?;
-    let mut gateway = Command::new("target/debug/gateway")
+    let mut gateway = Command::new("target/release/gateway")
         .env("LISTEN", address.to_string())
         .env("RUST_LOG", "warn")
         .envs(["ORDER_UPSTREAMS", "STOCK_UPSTREAMS", "PAYMENT_UPSTREAMS"].map(|name| (name, service.to_string())))
         .stdout(Stdio::null())
         .spawn()
-        .context("start target/debug/gateway; build it first")?;
+        .context("start target/release/gateway; build it first")?;
     let measured = measure(address, gateway.id(), connections, Duration::from_secs(seconds)).await;
     gateway.kill().context("end the gateway")?;
     gateway.wait()?;
