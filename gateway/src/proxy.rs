@@ -26,7 +26,7 @@ use crate::contract::{Repeat, Route, Service};
 use crate::decide::{self, Attempt, Next, NoRoute};
 use crate::events;
 use crate::reference;
-use crate::settings::Settings;
+use crate::settings::{IncomingTraces, Settings};
 
 /// First pause after every replica was asked in vain.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -57,6 +57,7 @@ pub(crate) struct Proxy {
     max_requests: usize,
     request_timeout: Duration,
     max_body_bytes: usize,
+    incoming_traces: IncomingTraces,
 }
 
 /// One request on its way.
@@ -88,6 +89,7 @@ impl Proxy {
             max_requests,
             request_timeout: settings.request_timeout(),
             max_body_bytes: settings.max_body_bytes,
+            incoming_traces: settings.incoming_traces,
         })
     }
 
@@ -263,8 +265,11 @@ impl Call<'_> {
     }
 }
 
-async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+async fn handle(State(proxy): State<Arc<Proxy>>, mut request: Request) -> Response {
     let since = Instant::now();
+    if proxy.incoming_traces == IncomingTraces::Ignore {
+        headers::forget_trace(request.headers_mut());
+    }
     let route = match decide::find_route(request.method(), request.uri().path()) {
         Ok(route) => route,
         Err(NoRoute::NotFound) => return own_answer(&request),

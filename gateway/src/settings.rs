@@ -35,6 +35,19 @@ pub struct Settings {
     /// Milliseconds for a request's head to arrive; also how long a kept-alive connection may be silent
     #[arg(long, env = "HEADER_TIMEOUT_MS", default_value_t = 60_000)]
     pub header_timeout_ms: u64,
+    /// What becomes of a client's traceparent; one that says *sampled* is recorded whatever the sampling, so ignore it
+    /// where clients are strangers
+    #[arg(long, env = "INCOMING_TRACES", value_enum, default_value_t = IncomingTraces::Continue)]
+    pub incoming_traces: IncomingTraces,
+}
+
+/// What becomes of a client's trace context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IncomingTraces {
+    /// The request belongs to the client's trace.
+    Continue,
+    /// A new trace begins at the gateway.
+    Ignore,
 }
 
 impl Settings {

@@ -453,3 +453,20 @@ async fn a_drain_finishes_what_is_under_way() {
     assert_eq!(waiting.await.expect("joined"), 200);
     eventually("port closed", async || TcpStream::connect(shop.gateway.address).await.is_err()).await;
 }
+
+/// A stranger who marks every request as sampled would have everything recorded.
+#[tokio::test]
+async fn a_clients_trace_goes_on_or_is_ignored_as_the_setting_says() {
+    const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (flags, passed) in [(&[][..], Some(SAMPLED)), (&["--incoming-traces", "ignore"][..], None)] {
+        let backend = Backend::start("a").await;
+        let shop = Shop::start(&[backend.address], flags).await;
+        let headers = [("traceparent", SAMPLED), ("tracestate", "a=1")];
+        let headers = headers.map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")));
+        let (status, ..) = shop.send(Method::GET, "/orders/find/7", headers.into_iter().collect(), Bytes::new()).await;
+        assert_eq!(status, 200);
+        let seen = backend.state.last_headers.lock().expect("lock").clone();
+        assert_eq!(seen.get("traceparent").map(|value| value.to_str().expect("text")), passed, "{flags:?}");
+        assert_eq!(seen.contains_key("tracestate"), passed.is_some());
+    }
+}

@@ -16,6 +16,12 @@ pub(super) fn of_request(headers: &HeaderMap) -> HeaderMap {
     pick(headers, &REQUEST)
 }
 
+/// Takes a client's trace context away: a new trace begins here.
+pub(super) fn forget_trace(headers: &mut HeaderMap) {
+    headers.remove("traceparent");
+    headers.remove("tracestate");
+}
+
 /// What a client gets of a service's headers.
 pub(super) fn of_answer(headers: &HeaderMap) -> HeaderMap {
     pick(headers, &ANSWER)
