@@ -29,6 +29,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 /// What a client that is shed may wait: by then a sweep has made room, if there is any to be made.
 const RETRY_AFTER_S: u32 = 600;
 
+/// How long the look at a record may take before the request goes on without it: its transaction looks again, and says
+/// so if the store is away.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Marks an answer that was recorded before.
 const REPLAYED: &str = "idempotent-replayed";
 
@@ -68,7 +72,8 @@ impl IdempotencyKeys {
         match keys.look_up(key, request).await {
             Ok((request, Found::Nothing)) => {
                 let response = next.run(request).await;
-                if matches!(response.status().as_u16(), 200..=499) {
+                // What was shed has left none. A bad request has none either and counts until the next sweep.
+                if matches!(response.status().as_u16(), 200..=428 | 430..=499) {
                     keys.shared.records.fetch_add(1, Ordering::Relaxed);
                 }
                 count("ran", response)
@@ -88,7 +93,8 @@ impl IdempotencyKeys {
         let query = parts.uri.query().unwrap_or_default().as_bytes();
         let key = RequestKey::new(&parts.method, parts.uri.path(), &key, [query, &body], now_hour());
         // A record that is there answers even what could not be run now. The store being away is for the handler to say.
-        let found = self.shared.store.read(std::slice::from_ref(&key.record)).await.unwrap_or_default();
+        let looking = self.shared.store.read(std::slice::from_ref(&key.record));
+        let found = tokio::time::timeout(LOOK_PATIENCE, looking).await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
         let mut known = Found::Nothing;
         if let Some(bytes) = found.into_iter().next().flatten() {
             match of_record(&bytes, &key) {
