@@ -4,6 +4,7 @@
 //! form (`saga_redis_exec_duration_seconds`). Each names its labels: few, with values from a small set. An id is never one.
 
 mod all;
+mod bound;
 mod instrument;
 
 pub use all::all;

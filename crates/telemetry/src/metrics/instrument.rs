@@ -2,12 +2,13 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry::metrics::{BoundCounter, BoundGauge, BoundHistogram, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
+
+use super::bound::Series;
 
 /// A label: its name, and a value from a small set.
 pub type Label<'a> = (&'static str, &'a str);
@@ -19,19 +20,21 @@ pub struct Counter {
     labels: &'static [&'static str],
     help: &'static str,
     instrument: OnceLock<opentelemetry::metrics::Counter<u64>>,
+    series: Series<BoundCounter<u64>>,
 }
 
 impl Counter {
     /// Names the counter; it is registered when it is first used.
     pub const fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, unit: "", labels, help, instrument: OnceLock::new() }
+        Self { name, unit: "", labels, help, instrument: OnceLock::new(), series: Series::new() }
     }
 
     /// Adds to the series with these labels.
     pub fn add(&self, count: u64, labels: &[Label<'_>]) {
+        check(self, labels);
         let make = || meter().u64_counter(self.name).with_description(self.help).build();
-        let instrument = self.instrument.get_or_init(make);
-        with_attributes(self, labels, |attributes| instrument.add(count, attributes));
+        let bind = |attributes: &[_]| self.instrument.get_or_init(make).bind(attributes);
+        self.series.with(labels, bind, |series| series.add(count));
     }
 }
 
@@ -43,6 +46,7 @@ pub struct Histogram {
     help: &'static str,
     bounds: &'static [f64],
     instrument: OnceLock<opentelemetry::metrics::Histogram<f64>>,
+    series: Series<BoundHistogram<f64>>,
 }
 
 impl Histogram {
@@ -53,7 +57,7 @@ impl Histogram {
         help: &'static str,
         bounds: &'static [f64],
     ) -> Self {
-        Self { name, unit: "", labels, help, bounds, instrument: OnceLock::new() }
+        Self { name, unit: "", labels, help, bounds, instrument: OnceLock::new(), series: Series::new() }
     }
 
     /// The same for durations in seconds.
@@ -63,17 +67,18 @@ impl Histogram {
         help: &'static str,
         bounds: &'static [f64],
     ) -> Self {
-        Self { name, unit: "s", labels, help, bounds, instrument: OnceLock::new() }
+        Self { name, unit: "s", labels, help, bounds, instrument: OnceLock::new(), series: Series::new() }
     }
 
     /// Records one value.
     pub fn record(&self, value: f64, labels: &[Label<'_>]) {
+        check(self, labels);
         let make = || {
             let builder = meter().f64_histogram(self.name).with_unit(self.unit).with_description(self.help);
             builder.with_boundaries(self.bounds.to_vec()).build()
         };
-        let instrument = self.instrument.get_or_init(make);
-        with_attributes(self, labels, |attributes| instrument.record(value, attributes));
+        let bind = |attributes: &[_]| self.instrument.get_or_init(make).bind(attributes);
+        self.series.with(labels, bind, |series| series.record(value));
     }
 }
 
@@ -84,29 +89,31 @@ pub struct Gauge {
     labels: &'static [&'static str],
     help: &'static str,
     instrument: OnceLock<opentelemetry::metrics::Gauge<f64>>,
+    series: Series<BoundGauge<f64>>,
 }
 
 impl Gauge {
     /// Names the gauge.
     pub const fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, unit: "", labels, help, instrument: OnceLock::new() }
+        Self { name, unit: "", labels, help, instrument: OnceLock::new(), series: Series::new() }
     }
 
     /// The same for a time in seconds.
     pub const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, unit: "s", labels, help, instrument: OnceLock::new() }
+        Self { name, unit: "s", labels, help, instrument: OnceLock::new(), series: Series::new() }
     }
 
     /// The same for a size in bytes.
     pub const fn bytes(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, unit: "By", labels, help, instrument: OnceLock::new() }
+        Self { name, unit: "By", labels, help, instrument: OnceLock::new(), series: Series::new() }
     }
 
     /// Sets the series with these labels.
     pub fn set(&self, value: f64, labels: &[Label<'_>]) {
+        check(self, labels);
         let make = || meter().f64_gauge(self.name).with_unit(self.unit).with_description(self.help).build();
-        let instrument = self.instrument.get_or_init(make);
-        with_attributes(self, labels, |attributes| instrument.record(value, attributes));
+        let bind = |attributes: &[_]| self.instrument.get_or_init(make).bind(attributes);
+        self.series.with(labels, bind, |series| series.record(value));
     }
 }
 
@@ -223,19 +230,12 @@ fn meter() -> &'static Meter {
     &exporter().meter
 }
 
-/// Calls `f` with the labels as attributes, without a vector for the usual zero, one or two.
-fn with_attributes(of: &dyn Describe, labels: &[Label<'_>], f: impl FnOnce(&[KeyValue])) {
+/// In debug builds: the labels are those that the metric was declared with, in their order.
+fn check(of: &dyn Describe, labels: &[Label<'_>]) {
     debug_assert!(
         labels.iter().map(|(name, _)| name).eq(of.labels()),
         "{} has the labels {:?}, not {labels:?}",
         of.name(),
         of.labels()
     );
-    let attribute = |(name, value): &Label<'_>| KeyValue::new(*name, (*value).to_owned());
-    match labels {
-        [] => f(&[]),
-        [one] => f(&[attribute(one)]),
-        [one, two] => f(&[attribute(one), attribute(two)]),
-        many => f(&many.iter().map(attribute).collect::<Vec<_>>()),
-    }
 }
