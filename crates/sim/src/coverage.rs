@@ -10,6 +10,9 @@ use saga_core::saga::{ActionState, Phase, Saga};
 
 use crate::faults::{Fault, Point};
 
+/// So many seeds meet everything that can happen, each at least some ten times.
+pub const ENOUGH_SEEDS: u64 = 20_000;
+
 macro_rules! listed {
     ($(#[$meta:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
         $(#[$meta])*
@@ -23,6 +26,11 @@ macro_rules! listed {
             /// Short name.
             pub fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The one with this short name.
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.text() == text)
             }
         }
     };
@@ -140,6 +148,34 @@ fn event_of(event: &InboxEvent, ignored: Option<Ignored>) -> Option<SagaEvent> {
     })
 }
 
+/// Whether the two cannot meet, or meet so seldom (less than once in 2 000 seeds) that a long run may well miss it.
+fn is_out_of_reach(state: SagaState, event: SagaEvent) -> bool {
+    use {SagaEvent as E, SagaState as S};
+    match (state, event) {
+        // Activations are about no saga; whether starts wait is what makes a difference to them.
+        (_, E::Activate) => !matches!(state, S::Unknown | S::Parked),
+        // Nothing was asked and no deadline is armed: what answers all the same is forged, or answers a forged start.
+        (S::Unknown, E::Refused | E::Failed | E::Stale | E::UndoFailed | E::UndoStale) => true,
+        (S::Unknown | S::Ended, E::StepTimeout | E::StepRetry | E::SagaTimeout | E::EarlyTimer) => true,
+        // The only deadline of a parked start is that of the saga, and no command was sent.
+        (S::Parked, _) => !matches!(
+            event,
+            E::Start | E::SagaTimeout | E::OldTimer | E::EarlyTimer | E::OperatorRetry | E::OperatorUndo
+        ),
+        // Undone and cancelled answer an undo. A saga with an armed retry is *pausing*.
+        (S::Forward | S::Paused | S::PivotIssued | S::AfterPivot, E::Cancelled | E::Undone | E::UndoFailed) => true,
+        (S::Forward, E::StepRetry) => true,
+        // What comes after the point of no return may not refuse.
+        (S::AfterPivot, E::Refused) => true,
+        // A saga that is being undone has no deadline of its own any more, and few undos fail and wait.
+        (S::Undoing, E::SagaTimeout | E::StepRetry) => true,
+        (S::UndoPaused, E::SagaTimeout | E::Failed | E::Stale | E::UndoStale | E::EarlyTimer) => true,
+        // An undo that failed is tried until it succeeds, so its answer is seldom late.
+        (S::Ended, E::UndoFailed) => true,
+        _ => false,
+    }
+}
+
 /// Counts over any number of seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
@@ -161,6 +197,16 @@ impl Coverage {
         if let (Some(state), Some(event)) = (state, event_of(event, ignored)) {
             *self.pairs.entry((state, event)).or_default() += 1;
         }
+    }
+
+    /// What a long run should have met and did not: faults, points, and pairs of a state and an event.
+    pub fn missing(&self) -> Vec<String> {
+        let faults = Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).map(|fault| fault.text());
+        let points = Point::ALL.iter().filter(|point| !self.passed.contains_key(point)).map(|point| point.text());
+        let pairs = SagaState::ALL.iter().flat_map(|state| SagaEvent::ALL.iter().map(|event| (*state, *event)));
+        let unmet = pairs.filter(|pair| !self.pairs.contains_key(pair) && !is_out_of_reach(pair.0, pair.1));
+        let unmet = unmet.map(|(state, event)| format!("{} in state {}", event.text(), state.text()));
+        faults.chain(points).map(str::to_owned).chain(unmet).collect()
     }
 
     /// Adds to a named number.

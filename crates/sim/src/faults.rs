@@ -19,6 +19,11 @@ macro_rules! names {
             pub fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
+
+            /// The one with these words.
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.text() == text)
+            }
         }
     };
 }

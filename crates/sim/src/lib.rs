@@ -15,6 +15,7 @@ pub mod describe;
 pub mod faults;
 pub mod hunt;
 pub mod inject;
+pub mod ledger;
 pub mod log;
 pub mod mistakes;
 pub mod model;

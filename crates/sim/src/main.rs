@@ -1,10 +1,13 @@
 //! `./dev sim`: seeds of the simulation.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use sim::campaign::Campaign;
+use sim::campaign::{Campaign, Outcome};
+use sim::coverage::ENOUGH_SEEDS;
 use sim::hunt::Case;
+use sim::ledger::{Ledger, LedgerError};
 use sim::mistakes::{Defence, Mistake};
 use sim::run::run;
 use sim::show;
@@ -20,6 +23,9 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Add this run's counts to those of earlier runs in this file, and show the sum
+    #[arg(long, value_name = "FILE")]
+    add_to: Option<PathBuf>,
     /// Seeds that run at the same time; as many as there are processors, if not given
     #[arg(long)]
     threads: Option<usize>,
@@ -91,8 +97,39 @@ fn mistakes(from: u64, most: u64) -> bool {
 fn campaign(args: &Args, options: Options) -> bool {
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let campaign = Campaign { options, from: args.from, seeds: args.seeds, threads };
+    let mut ledger = match args.add_to.as_deref().map(|path| open_ledger(path, &campaign)).transpose() {
+        Ok(ledger) => ledger,
+        Err(error) => return refused(&error),
+    };
     let outcome = campaign.run(|count| eprintln!("{count} of {} seeds", campaign.seeds));
-    println!("{}", show::outcome(&outcome));
+    if !outcome.failures.is_empty() {
+        println!("{}", show::outcome(&outcome));
+        show_failures(&campaign, &outcome);
+        return false;
+    }
+    let sum = match &mut ledger {
+        None => outcome,
+        Some(ledger) => match ledger.add(campaign.from, &outcome) {
+            Ok(()) => ledger.sum(),
+            Err(error) => return refused(&error),
+        },
+    };
+    println!("{}", show::outcome(&sum));
+    met_everything(&sum)
+}
+
+fn open_ledger(path: &Path, campaign: &Campaign) -> Result<Ledger, LedgerError> {
+    let ledger = Ledger::open(path)?;
+    ledger.check_new(&(campaign.from..campaign.from + campaign.seeds))?;
+    Ok(ledger)
+}
+
+fn refused(error: &LedgerError) -> bool {
+    eprintln!("{}", error.0);
+    false
+}
+
+fn show_failures(campaign: &Campaign, outcome: &Outcome) {
     for (seed, violation) in &outcome.failures {
         println!("seed {seed}: {}: {}", violation.name, violation.detail);
     }
@@ -102,5 +139,14 @@ fn campaign(args: &Args, options: Options) -> bool {
         println!("\nwith {} faults left:\n{}", shrunk.faults, shrunk.report.trace.join("\n"));
         println!("\nreplay: {}", show::command(&shrunk.options));
     }
-    outcome.failures.is_empty()
+}
+
+/// A long run that has not met something that can happen has not tested it.
+fn met_everything(sum: &Outcome) -> bool {
+    if sum.seeds < ENOUGH_SEEDS {
+        return true;
+    }
+    let missing = sum.coverage.missing();
+    missing.iter().for_each(|what| println!("never met: {what}"));
+    missing.is_empty()
 }
