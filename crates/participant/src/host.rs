@@ -73,6 +73,7 @@ pub async fn run<B: Business>(
         redis_txn::CheckError::Unsafe(_) => anyhow::Error::new(BadConfiguration(error.to_string())),
         redis_txn::CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
     })?;
+    store.id().await.context("read the store's id")?;
     let kafka = settings.kafka.settings(names.service, &instance);
     kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
     event_stream::check_topics(&kafka, &topics(names, settings.kafka.partitions)).await.context("check the topics")?;

@@ -50,7 +50,7 @@ fn chunk(rows: impl Iterator<Item = (String, Bytes)>) -> (Pipeline, u64) {
 async fn send(mut connection: MultiplexedConnection, (commands, count): (Pipeline, u64)) -> Result<u64, CommitError> {
     let replies = ask(&mut connection, &commands).await.map_err(|failure| match failure {
         Failure::Lost(_) => CommitError::OutcomeUnknown,
-        Failure::Refused(cause) | Failure::Denied(cause) => CommitError::Unavailable(cause),
+        Failure::Refused(cause) | Failure::Denied(cause) | Failure::Replaced(cause) => CommitError::Unavailable(cause),
     })?;
     first_error(&replies).map_err(unavailable)?;
     Ok(count)

@@ -13,6 +13,7 @@ use crate::args::Settings;
 use crate::connection::{Exec, Failure, Private, Server, first_error, pipeline, read_exec, string};
 use crate::plan::{Overlay, apply_in_order};
 use crate::queue::Shared;
+use crate::store::STORE_ID_KEY;
 use crate::turn::Turn;
 use crate::{events, spans, unknown};
 
@@ -86,10 +87,14 @@ impl Committer {
             if self.ready().await.is_break() {
                 continue;
             }
+            if let Some(cause) = self.server.trust().doubt() {
+                self.pause_refused(&cause).await;
+                continue;
+            }
             match self.attempt().await {
                 Ok(()) => {}
                 Err(Failure::Lost(cause) | Failure::Denied(cause)) => self.lose(&cause),
-                Err(Failure::Refused(cause)) => self.pause_refused(&cause).await,
+                Err(Failure::Refused(cause) | Failure::Replaced(cause)) => self.pause_refused(&cause).await,
             }
         }
         if let (Some(connection), false) = (&mut self.connection, self.in_doubt) {
@@ -113,7 +118,7 @@ impl Committer {
                     commands.cmd("PING");
                     match self.ask(&commands, Sent::No).await {
                         Err(Failure::Lost(cause) | Failure::Denied(cause)) => self.lose(&cause),
-                        Err(Failure::Refused(_)) => {}
+                        Err(Failure::Refused(_) | Failure::Replaced(_)) => {}
                         Ok(replies) => match first_error(&replies) {
                             Ok(()) => self.desk.shared.set_healthy(),
                             // `-LOADING` and the like: it is there, but of no use.
@@ -223,9 +228,12 @@ impl Committer {
                 });
             }
         }
+        // After MGET: if this is the data set that we know, then so was what MGET saw.
+        commands.cmd("GET").arg(STORE_ID_KEY);
         self.watching = true;
         let mut replies = self.ask(&commands, Sent::No).await?;
         first_error(&replies)?;
+        self.server.trust().check_id(replies.pop())?;
         if wanted == 0 {
             self.overlay.put_read([]);
             return Ok(());

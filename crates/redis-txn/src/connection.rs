@@ -1,5 +1,6 @@
 //! How connections are opened, the committer's private one, and the meaning of Redis's replies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,8 @@ use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, Value};
 
 use crate::args::Settings;
 use crate::password::Password;
+use crate::store::STORE_ID_KEY;
+use crate::trust::Trust;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,6 +27,9 @@ pub(crate) enum Failure {
     /// The password is wrong, missing or not asked for: nothing will change until a person acts.
     #[error("{0}")]
     Denied(String),
+    /// It is another data set than before: what it says is not to be believed.
+    #[error("{0}")]
+    Replaced(String),
 }
 
 /// One Redis, as something to connect to.
@@ -33,6 +39,7 @@ pub(crate) struct Server {
     address: String,
     password: Password,
     response_timeout: Duration,
+    trust: Arc<Trust>,
 }
 
 impl Server {
@@ -45,7 +52,13 @@ impl Server {
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let client = Client::open(info.set_tcp_settings(tcp)).map_err(refused)?;
         let password = settings.password.clone();
-        Ok(Self { client, address, password, response_timeout: settings.response_timeout })
+        let trust = Arc::new(Trust::new(&address));
+        Ok(Self { client, address, password, response_timeout: settings.response_timeout, trust })
+    }
+
+    /// What is held against this Redis.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// A connection that may be cloned: for reads and for bulk writes, never for WATCH.
@@ -60,6 +73,13 @@ impl Server {
             let mut commands = pipeline();
             commands.cmd("AUTH").arg(password);
             first_error(&ask(&mut connection, &commands).await?).map_err(|failure| self.explain(failure))?;
+        }
+        if self.trust.knows_id() {
+            let mut commands = pipeline();
+            commands.cmd("GET").arg(STORE_ID_KEY);
+            let mut replies = ask(&mut connection, &commands).await?;
+            first_error(&replies)?;
+            self.trust.check_id(replies.pop())?;
         }
         Ok(connection)
     }

@@ -34,6 +34,7 @@ mod reader;
 mod spans;
 mod store;
 mod transaction;
+mod trust;
 mod turn;
 mod unknown;
 mod watch;

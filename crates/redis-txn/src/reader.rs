@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 
 use crate::connection::{Failure, Server, ask, first_error, pipeline, string};
 use crate::error::CommitError;
-use crate::store::unavailable;
+use crate::store::{STORE_ID_KEY, unavailable};
 
 /// Keys in one MGET: while it runs, the server does nothing else (some 0.3 ms).
 const KEYS_PER_READ: usize = 1_000;
@@ -30,6 +30,9 @@ impl Reader {
     }
 
     pub(crate) async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CommitError> {
+        if let Some(cause) = self.server.trust().doubt() {
+            return Err(CommitError::Unavailable(cause));
+        }
         let mut values = Vec::with_capacity(keys.len());
         for keys in keys.chunks(KEYS_PER_READ) {
             let mut commands = pipeline();
@@ -37,8 +40,10 @@ impl Reader {
             keys.iter().for_each(|key| {
                 commands.arg(key);
             });
+            commands.cmd("GET").arg(STORE_ID_KEY);
             let mut replies = self.ask(&commands).await?;
             first_error(&replies).map_err(unavailable)?;
+            self.server.trust().check_id(replies.pop()).map_err(unavailable)?;
             let Some(Value::Array(part)) = replies.pop() else {
                 return Err(CommitError::Unavailable("a reply of another shape to MGET".to_owned()));
             };

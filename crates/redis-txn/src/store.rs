@@ -36,7 +36,7 @@ pub struct Store {
 
 pub(crate) struct Inner {
     handles: Arc<Handles>,
-    server: Server,
+    pub(crate) server: Server,
     pub(crate) reader: Reader,
     id: OnceLock<Uuid>,
 }
@@ -78,19 +78,27 @@ impl Store {
         check::check(&self.inner.reader, allow_unsafe_fsync).await
     }
 
-    /// The random id of this data set, made when it is first asked for (`store:id`).
+    /// The random id of this data set, made when it is first asked for (`store:id`). From then on this handle believes no
+    /// other data set: what is read or run fails or waits until the known one is back.
     pub async fn id(&self) -> Result<Uuid, CommitError> {
         if let Some(id) = self.inner.id.get() {
             return Ok(*id);
         }
+        let text = self.remember(STORE_ID_KEY, &Uuid::new_v4().to_string()).await?;
+        let id = Uuid::try_parse(&text).map_err(|_| CommitError::WrongType(STORE_ID_KEY.to_owned()))?;
+        self.inner.server.trust().know(&text);
+        Ok(*self.inner.id.get_or_init(|| id))
+    }
+
+    /// What the key holds; if it holds nothing, `value` from now on.
+    pub async fn remember(&self, key: &str, value: &str) -> Result<String, CommitError> {
         let mut commands = pipeline();
-        commands.cmd("SET").arg(STORE_ID_KEY).arg(Uuid::new_v4().to_string()).arg("NX");
-        commands.cmd("GET").arg(STORE_ID_KEY);
+        commands.cmd("SET").arg(key).arg(value).arg("NX");
+        commands.cmd("GET").arg(key);
         let mut replies = self.inner.reader.ask(&commands).await?;
         first_error(&replies).map_err(unavailable)?;
-        let text = replies.pop().and_then(string).unwrap_or_default();
-        let id = Uuid::try_parse_ascii(&text).map_err(|_| CommitError::WrongType(STORE_ID_KEY.to_owned()))?;
-        Ok(*self.inner.id.get_or_init(|| id))
+        let text = replies.pop().and_then(string).ok_or_else(|| CommitError::WrongType(key.to_owned()))?;
+        String::from_utf8(text.into()).map_err(|_| CommitError::WrongType(key.to_owned()))
     }
 
     /// A queue for one lane: its transactions are retried without limit.
@@ -127,9 +135,9 @@ impl Store {
         bulk::set(&self.inner.server, rows)
     }
 
-    /// Whether the store answered lately (readiness).
+    /// Whether the store answered lately and may be believed (readiness).
     pub fn is_healthy(&self) -> bool {
-        self.inner.handles.shared.is_healthy()
+        self.inner.handles.shared.is_healthy() && self.inner.server.trust().is_kept()
     }
 
     /// Finishes what was handed in, then ends the committer task.

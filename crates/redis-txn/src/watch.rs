@@ -13,6 +13,9 @@ use crate::store::Inner;
 /// Pause between two looks: what is looked at changes slowly, and INFO is not free.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// The only one with which nothing is forgotten.
+const SAFE_POLICY: &str = "noeviction";
+
 /// Fields of INFO that are shown as they are.
 const NUMBERS: [(&str, &Gauge); 10] = [
     ("used_memory", &metrics::REDIS_MEMORY_USED),
@@ -46,7 +49,7 @@ pub(crate) async fn watch(store: Weak<Inner>) {
 
 async fn look(store: &Inner) {
     let mut commands = pipeline();
-    for section in ["server", "clients", "memory", "persistence"] {
+    for section in ["server", "clients", "memory", "persistence", "stats"] {
         commands.cmd("INFO").arg(section);
     }
     // A store that is away is told by the committer.
@@ -56,6 +59,18 @@ async fn look(store: &Inner) {
     }
     let info: String = replies.into_iter().map(|reply| text(Some(reply))).collect();
     show(&info);
+    store.server.trust().evicts(eviction(&info));
+}
+
+/// Why this server must not be trusted to keep what it was given; `None` if it may be.
+fn eviction(info: &str) -> Option<String> {
+    let evicted = field(info, "evicted_keys").and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+    let policy = field(info, "maxmemory_policy").unwrap_or(SAFE_POLICY);
+    match (evicted, policy) {
+        (0, SAFE_POLICY) => None,
+        (0, policy) => Some(format!("maxmemory-policy is {policy}: set it to {SAFE_POLICY}")),
+        (evicted, _) => Some(format!("it has evicted {evicted} keys: bring the data back, then restart it")),
+    }
 }
 
 fn show(info: &str) {
@@ -74,6 +89,15 @@ fn show(info: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn eviction_is_noticed() {
+        let info = |policy: &str, evicted: u64| format!("maxmemory_policy:{policy}\r\nevicted_keys:{evicted}\r\n");
+        assert_eq!(eviction(&info("noeviction", 0)), None);
+        assert_eq!(eviction(""), None);
+        assert!(eviction(&info("allkeys-lru", 0)).unwrap().contains("allkeys-lru"));
+        assert!(eviction(&info("noeviction", 3)).unwrap().contains("3 keys"));
+    }
 
     #[test]
     fn what_the_server_says_is_shown() {

@@ -114,6 +114,10 @@ pub static REDIS_AOF_DELAYED_FSYNC: Gauge =
 pub static REDIS_CLIENTS: Gauge = Gauge::new("saga.redis.clients", &[], "connections that the Redis has");
 /// Time since the Redis started.
 pub static REDIS_UPTIME: Gauge = Gauge::seconds("saga.redis.uptime", &[], "time since the Redis started");
+/// Whether the Redis holds another data set than before (`alarm`: `store-replaced`), or forgets by itself
+/// (`store-evicts`): then nothing is read and nothing written.
+pub static REDIS_DISTRUSTED: Gauge =
+    Gauge::new("saga.redis.distrusted", &["alarm"], "1 while the Redis must not be believed");
 /// Whether the Redis is reading its data.
 pub static REDIS_LOADING: Gauge = Gauge::new("saga.redis.loading", &[], "1 while the Redis loads its data");
 

@@ -6,7 +6,7 @@ pub mod proxy;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use local_servers::Redis;
+use local_servers::{Lifetime, Redis};
 use redis_txn::{Settings, Store, Transaction, Unread, View};
 use tempfile::TempDir;
 
@@ -26,6 +26,18 @@ impl Server {
         Self { redis, folder }
     }
 
+    /// With more lines in its configuration.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let redis = Redis::start_with(folder.path(), None, settings, Lifetime::WithParent).unwrap();
+        Self { redis, folder }
+    }
+
+    /// Where its data is.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("appendonlydir")
+    }
+
     pub async fn store(&self, process: &str) -> Store {
         connect(settings(&self.redis.address(), process)).await
     }
@@ -33,7 +45,8 @@ impl Server {
     /// Commands past the committer, as somebody else would send them.
     pub async fn foreign(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(format!("redis://{}/", self.redis.address())).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(DEADLINE));
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 }
 

@@ -38,6 +38,7 @@ static ALL: &[&dyn Describe] = &[
     &super::REDIS_AOF_DELAYED_FSYNC,
     &super::REDIS_CLIENTS,
     &super::REDIS_UPTIME,
+    &super::REDIS_DISTRUSTED,
     &super::REDIS_LOADING,
     &super::PARTICIPANT_ANSWERS,
     &super::PARTICIPANT_STAGE_SECONDS,
