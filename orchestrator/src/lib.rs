@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec, check_topics};
+use event_stream::{Consumer, Ground, KafkaSettings, Publisher, TopicSpec, check_topics, topic_id};
 use proto::quarantine::QUARANTINE;
 use redis_txn::{CheckError, Store};
 use service_kit::clock::unix_ms;
@@ -79,7 +79,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         summaries: settings.summaries(),
     };
     let runner = Arc::new(Runner::new(Arc::new(shared)));
-    let consumer = Consumer::start(&kafka, GROUP, INBOX, runner).context("join the group")?;
+    let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
+    let consumer = Consumer::start_on(ground, &kafka, GROUP, INBOX, runner).context("join the group")?;
     let admin = Admin {
         instance,
         consumer: consumer.clone(),
@@ -103,6 +104,13 @@ fn topics(settings: &Settings) -> Vec<TopicSpec> {
     let commands = settings.participants.iter().map(|participant| TopicSpec {
         name: commands_topic(participant),
         partitions,
+/// The inbox that the checkpoints belong to: the one that they began with.
+async fn ground(kafka: &KafkaSettings, store: &Store, partitions: u32) -> anyhow::Result<Ground> {
+    let Some(id) = topic_id(kafka, INBOX).await? else { return Ok(Ground::new(partitions, None)) };
+    let known = store.remember(&Ground::key(INBOX), &id).await.context("read which inbox the checkpoints belong to")?;
+    Ok(Ground::new(partitions, Some(&known)))
+}
+
         log_append_time: false,
     });
     let quarantine = TopicSpec { name: QUARANTINE.to_owned(), partitions, log_append_time: false };

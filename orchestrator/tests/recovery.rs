@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{LANES, Stack, eventually};
-use event_stream::Lane;
+use event_stream::{Ground, Lane};
 use orchestrator::checkpoint::checkpoint_key;
 use proto::Wire;
 use proto::checkpoint::Checkpoint;
@@ -27,6 +27,7 @@ async fn a_killed_orchestrator_is_replaced() {
     killed_without_a_checkpoint(&stack, &store).await;
     given_up_with_a_checkpoint(&stack, &store).await;
     fenced_by_another_version(&stack, &store).await;
+    another_inbox_halts_all_lanes(&stack, &store).await;
     nonsense_halts_one_lane(&stack, &store).await;
 }
 
@@ -119,6 +120,32 @@ async fn fenced_by_another_version(stack: &Stack, store: &Store) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(orchestrator.process.terminate(common::PATIENCE).unwrap().success());
+}
+
+/// The checkpoints belong to an inbox that is not this one: whatever the offsets are, nothing is folded.
+async fn another_inbox_halts_all_lanes(stack: &Stack, store: &Store) {
+    let key = Ground::key(common::INBOX);
+    let known = store.read(std::slice::from_ref(&key)).await.unwrap().remove(0).expect("remembered at the first start");
+    let put = async |value| store.lane_queue(0).run(Put { key: key.clone(), value }).await.unwrap();
+    put(Bytes::from_static(b"00000000000000000000000000000001")).await;
+    let before = version(store, 0).await;
+    let mut orchestrator = stack.orchestrator("astray", &OFTEN);
+    let halted = || {
+        let (_, body) = orchestrator.get("/readyz")?;
+        let answer: serde_json::Value = serde_json::from_str(&body).ok()?;
+        answer["details"]["lanes"]["halted"].as_object().filter(|lanes| lanes.len() == LANES as usize).cloned()
+    };
+    let reasons = eventually("all lanes are halted by name", halted).await;
+    assert!(reasons.values().all(|reason| reason.as_str().unwrap().contains("another topic")), "{reasons:?}");
+    let counted = || {
+        let halts = orchestrator.metric(&["saga_stream_lane_halts", "topic-changed"])?;
+        let shown = orchestrator.metric(&["saga_stream_lane_halted", "lane=\"0\""])?;
+        (halts == f64::from(LANES) && shown == 1.0).then_some(())
+    };
+    eventually("the metrics say so", counted).await;
+    assert_eq!(version(store, 0).await, before);
+    assert!(orchestrator.process.terminate(common::PATIENCE).unwrap().success());
+    put(known).await;
 }
 
 async fn nonsense_halts_one_lane(stack: &Stack, store: &Store) {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec};
+use event_stream::{Consumer, Ground, KafkaSettings, Publisher, TopicSpec};
 use proto::quarantine::QUARANTINE;
 use redis_txn::{CheckError, Store};
 use rest_kit::idempotency::IdempotencyKeys;
@@ -68,7 +68,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let publisher = Publisher::new(&kafka)?;
     let starter = start(&settings, &store, &publisher).await?;
-    let consumer = Consumer::start(&kafka, SERVICE, RESULTS_TOPIC, starter.runner())?;
+    let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
+    let consumer = Consumer::start_on(ground, &kafka, SERVICE, RESULTS_TOPIC, starter.runner())?;
     let parts = readiness::Parts {
         store: store.clone(),
         publisher: publisher.clone(),
@@ -104,6 +105,16 @@ async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
         Err(unsafe_settings @ CheckError::Unsafe(_)) => Err(BadConfiguration(unsafe_settings.to_string()).into()),
         Err(error) => Err(error).context("check the order store"),
     }
+}
+
+/// The results topic that the lanes' positions belong to: the one that they began with.
+async fn ground(kafka: &KafkaSettings, store: &Store, partitions: u32) -> anyhow::Result<Ground> {
+    let Some(id) = event_stream::topic_id(kafka, RESULTS_TOPIC).await? else {
+        return Ok(Ground::new(partitions, None));
+    };
+    let known =
+        store.remember(&Ground::key(RESULTS_TOPIC), &id).await.context("read which topic the results are in")?;
+    Ok(Ground::new(partitions, Some(&known)))
 }
 
 async fn check_topics(kafka: &KafkaSettings, settings: &Settings) -> anyhow::Result<()> {

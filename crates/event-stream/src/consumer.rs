@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::StreamError;
 use crate::fetchers::Fetchers;
+use crate::ground::Ground;
 use crate::inquiry::Inquiry;
 use crate::lane::{LaneRunner, LaneStatus, OwnedLane};
 use crate::lanes::{Lanes, Run};
@@ -33,6 +34,17 @@ impl Consumer {
         topic: &str,
         runner: Arc<R>,
     ) -> Result<Self, StreamError> {
+        Self::start_on(Ground::unchecked(), settings, group, topic, runner)
+    }
+
+    /// The same for a runner whose positions belong to a certain topic: lanes halt when it is not that one (any more).
+    pub fn start_on<R: LaneRunner>(
+        ground: Ground,
+        settings: &KafkaSettings,
+        group: &str,
+        topic: &str,
+        runner: Arc<R>,
+    ) -> Result<Self, StreamError> {
         settings.check()?;
         let topic: Arc<str> = topic.into();
         let run: Run = Arc::new(move |lane: OwnedLane| {
@@ -42,7 +54,7 @@ impl Consumer {
         let inquiry = Arc::new(Inquiry::new(Arc::clone(&topic)));
         let fetchers = Fetchers::new(settings.clone(), group, Arc::clone(&topic), Arc::clone(&inquiry));
         let fetchers = Arc::new(fetchers);
-        let lanes = Lanes::new(Arc::clone(&topic), run, Arc::clone(&fetchers), Arc::clone(&inquiry));
+        let lanes = Lanes::new(Arc::clone(&topic), run, Arc::clone(&fetchers), Arc::clone(&inquiry), ground);
         let membership = Arc::new(Membership {
             settings: settings.clone(),
             group: group.to_owned(),

@@ -46,12 +46,28 @@ pub enum HaltReason {
         /// End of the log.
         high: i64,
     },
+    /// The topic is not the one that the stored positions belong to, or has other partitions; the text says what.
+    #[error("another topic: {0}")]
+    TopicChanged(String),
     /// Something stored or read cannot be what it is; the text says what.
     #[error("corrupt: {0}")]
     Corrupt(String),
     /// A record or value of a format or version that this program does not know.
     #[error("unknown format: {0}")]
     UnknownFormat(String),
+}
+
+impl HaltReason {
+    /// The alarm's name, for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::MissingPosition(_) => "missing-position",
+            Self::OutOfRange { .. } => "out-of-range",
+            Self::TopicChanged(_) => "topic-changed",
+            Self::Corrupt(_) => "corrupt",
+            Self::UnknownFormat(_) => "unknown-format",
+        }
+    }
 }
 
 /// How one run of a lane loop ended, other than by revocation.

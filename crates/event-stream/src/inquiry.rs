@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{HaltReason, LaneFault, StreamError};
 use crate::member::MemberContext;
+use crate::topic_id::topic_id;
 
 /// How long one question may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -64,6 +65,11 @@ impl Inquiry {
             Ok(low.into_iter().filter_map(|(lane, low)| Some((lane, (low, *high.get(&lane)?)))).collect())
         })
         .await
+    }
+
+    /// The id of the topic as it is now.
+    pub(crate) async fn topic_id(self: &Arc<Self>) -> Result<Option<String>, StreamError> {
+        self.ask("read the topic's id", move |member, topic| topic_id(member.client(), topic, ANSWER_DEADLINE)).await
     }
 
     async fn answer_new_lanes(self: &Arc<Self>) {

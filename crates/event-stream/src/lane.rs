@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use saga_core::ids::Lane;
@@ -65,6 +65,9 @@ pub(crate) struct LaneCell {
     stored: AtomicI64,
     log_end: AtomicI64,
     halted: Mutex<Option<HaltReason>>,
+    /// Set once: the loop is to end with this.
+    condemned: OnceLock<HaltReason>,
+    condemnation: CancellationToken,
 }
 
 /// Neither told nor known yet.
@@ -108,6 +111,10 @@ impl OwnedLane {
                 self.told_revoked = true;
                 self.stop_fetching();
                 return Ok(LaneEvent::Revoked);
+            }
+            if let Some(reason) = self.cell.condemned.get().cloned() {
+                self.stop_fetching();
+                return Err(reason.into());
             }
             if !self.told_tick && until.is_some_and(|until| until <= Instant::now()) {
                 self.told_tick = true;
@@ -172,6 +179,7 @@ impl OwnedLane {
         };
         tokio::select! {
             () = self.cell.revoked.cancelled(), if !self.told_revoked => {}
+            () = self.cell.condemnation.cancelled() => {}
             () = pushed => {}
             () = due => {}
         }
@@ -200,6 +208,8 @@ impl LaneCell {
             stored: AtomicI64::new(UNKNOWN_OFFSET),
             log_end: AtomicI64::new(UNKNOWN_OFFSET),
             halted: Mutex::new(None),
+            condemned: OnceLock::new(),
+            condemnation: CancellationToken::new(),
         }
     }
 
@@ -220,6 +230,13 @@ impl LaneCell {
 
     pub(crate) fn unload(&self) {
         self.loaded.store(false, Ordering::Relaxed);
+    }
+
+    /// Has the loop end, wherever it is the next time that it asks for records.
+    pub(crate) fn condemn(&self, reason: HaltReason) {
+        // The first reason stays.
+        let _ = self.condemned.set(reason);
+        self.condemnation.cancel();
     }
 
     pub(crate) fn halt(&self, reason: HaltReason) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::LaneFault;
 use crate::fetchers::Fetchers;
+use crate::ground::Ground;
 use crate::inquiry::Inquiry;
 use crate::lane::{LaneCell, LaneStatus, OwnedLane};
 
@@ -38,6 +40,8 @@ pub(crate) struct Lanes {
     run: Run,
     fetchers: Arc<Fetchers>,
     inquiry: Arc<Inquiry>,
+    ground: Ground,
+    assignments: AtomicU64,
     runtime: tokio::runtime::Handle,
     table: Arc<Table>,
 }
@@ -63,13 +67,39 @@ struct Entry {
 }
 
 impl Lanes {
-    pub(crate) fn new(topic: Arc<str>, run: Run, fetchers: Arc<Fetchers>, inquiry: Arc<Inquiry>) -> Self {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        run: Run,
+        fetchers: Arc<Fetchers>,
+        inquiry: Arc<Inquiry>,
+        ground: Ground,
+    ) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        Self { topic, run, fetchers, inquiry, runtime, table: Arc::default() }
+        let assignments = AtomicU64::new(0);
+        Self { topic, run, fetchers, inquiry, ground, assignments, runtime, table: Arc::default() }
+    }
+
+    /// Looks, meanwhile, whether the topic is still the one that the positions belong to; if not, all lanes halt.
+    pub(crate) fn look_at_ground(self: &Arc<Self>) {
+        if !self.ground.is_checked() || self.owned().is_empty() {
+            return;
+        }
+        let lanes = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let id = match lanes.inquiry.topic_id().await {
+                Ok(id) => id,
+                Err(error) => return tracing::debug!(topic = %lanes.topic, %error, "the topic's id is not known"),
+            };
+            let Some(reason) = lanes.ground.found(&lanes.topic, id.as_deref()) else { return };
+            for entry in lanes.table.lock().owned.values() {
+                entry.cell.condemn(reason.clone());
+            }
+        });
     }
 
     /// Starts a task for each of these lanes.
     pub(crate) fn assign(&self, lanes: &[Lane]) {
+        let assignment = self.assignments.fetch_add(1, Ordering::Relaxed) + 1;
         let mut state = self.table.lock();
         for lane in lanes {
             if state.owned.contains_key(lane) {
@@ -78,7 +108,7 @@ impl Lanes {
             }
             let cell = Arc::new(LaneCell::new(*lane));
             let before = state.leftovers.remove(lane);
-            let supervised = self.supervise(Arc::clone(&cell));
+            let supervised = self.supervise(Arc::clone(&cell), assignment);
             let ended = EndBell { table: Arc::clone(&self.table), lane: *lane };
             let task = self.runtime.spawn(async move {
                 let _ended = ended;
@@ -142,23 +172,30 @@ impl Lanes {
     }
 
     /// Runs the loop again and again until the lane is taken away.
-    fn supervise(&self, cell: Arc<LaneCell>) -> impl Future<Output = ()> + Send + 'static {
+    fn supervise(&self, cell: Arc<LaneCell>, assignment: u64) -> impl Future<Output = ()> + Send + 'static {
         let (run, fetchers, inquiry) = (Arc::clone(&self.run), Arc::clone(&self.fetchers), Arc::clone(&self.inquiry));
-        let topic = Arc::clone(&self.topic);
+        let (topic, ground) = (Arc::clone(&self.topic), self.ground.clone());
         async move {
+            tokio::select! {
+                () = ground.verify(&inquiry, &topic, assignment) => {}
+                () = cell.revoked.cancelled() => return,
+            }
             let mut backoff = Backoff::new(FIRST_RESTART_PAUSE, MAX_RESTART_PAUSE);
             while !cell.revoked.is_cancelled() {
                 let (started, before) = (Instant::now(), cell.position());
                 let lane = OwnedLane::new(Arc::clone(&cell), Arc::clone(&fetchers), Arc::clone(&inquiry));
-                let fault = run_once(&run, lane).await;
+                let fault = match ground.refuses(&topic, cell.lane) {
+                    None => run_once(&run, lane).await,
+                    Some(reason) => Err(reason.into()),
+                };
                 cell.unload();
                 if cell.revoked.is_cancelled() {
                     log_end_of_drain(&topic, &cell, fault);
                     return;
                 }
                 if let Err(LaneFault::Halt(reason)) = fault {
-                    tracing::error!(%topic, lane = %cell.lane, %reason, "lane halted");
-                    metrics::STREAM_LANE_HALTS.add(1, &[("topic", &topic)]);
+                    tracing::error!(%topic, lane = %cell.lane, alarm = reason.name(), %reason, "lane halted");
+                    metrics::STREAM_LANE_HALTS.add(1, &[("topic", &topic), ("reason", reason.name())]);
                     cell.halt(reason);
                     return cell.revoked.cancelled().await;
                 }

@@ -134,6 +134,7 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
             let moved = positions.into_iter().filter(|(lane, next)| committed.insert(*lane, *next) != Some(*next));
             membership.commit(member, moved.collect());
             membership.fetchers.prune();
+            membership.lanes.look_at_ground();
         }
     }
 }

@@ -19,11 +19,14 @@ use crate::client_log;
 use crate::error::{PublishError, StreamError};
 use crate::record::Outgoing;
 use crate::settings::KafkaSettings;
+use crate::topics;
 
 /// While the queue is full, `send` looks again this often even if no delivery has told it to.
 const FULL_QUEUE_LOOK: Duration = Duration::from_millis(20);
 /// `flush` looks this often whether all is acknowledged.
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
+/// How long the question for a topic may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause before the next attempt to make a producer, which fails only for lack of threads or memory.
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 /// How often a publisher without a broker looks for one, and how long each look may take.
@@ -121,6 +124,19 @@ impl Publisher {
             metrics::PUBLISHED.add(records.len() as u64, &[("topic", &first.topic)]);
         }
         Ok(Receipt { state })
+    }
+
+    /// How many partitions the topic has; `None` if there is no such topic. Asks a broker.
+    pub async fn partitions(&self, topic: &str) -> Result<Option<u32>, StreamError> {
+        let (generation, topic) = (self.shared.current(), topic.to_owned());
+        let asked = tokio::task::spawn_blocking(move || {
+            if !topics::is_legal_name(&topic) {
+                return Ok(None);
+            }
+            topics::found(generation.producer().client(), &topic, ANSWER_DEADLINE)
+        });
+        let found = asked.await.unwrap_or_else(|error| Err(StreamError::kafka("look for a topic", error)))?;
+        Ok(found.map(|found| u32::try_from(found.partitions).unwrap_or(u32::MAX)))
     }
 
     /// Whether a broker connection is up (readiness).

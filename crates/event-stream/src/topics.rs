@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{Client, ClientContext, DefaultClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -17,6 +17,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 const VISIBLE_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause between two looks for new topics.
 const VISIBLE_LOOK: Duration = Duration::from_millis(50);
+
+/// Longest name of a topic.
+const MAX_NAME_BYTES: usize = 249;
 
 /// A broker that is there answers within this; one that starts does not, and is asked again.
 const METADATA_DEADLINE: Duration = Duration::from_secs(3);
@@ -51,6 +54,17 @@ pub struct TopicStorage {
 pub async fn check_topics(settings: &KafkaSettings, topics: &[TopicSpec]) -> Result<(), StreamError> {
     let topics = topics.to_vec();
     with_admin(settings, move |admin, runtime| check(&admin, &topics, None, runtime)).await
+}
+
+/// The id that the cluster has given the topic, which a topic that is made anew does not keep; `None` from a broker that
+/// gives none.
+pub async fn topic_id(settings: &KafkaSettings, topic: &str) -> Result<Option<String>, StreamError> {
+    let topic = topic.to_owned();
+    let ask = move |admin: Admin, _: &tokio::runtime::Handle| {
+        let id = crate::topic_id::topic_id(admin.inner(), &topic, ANSWER_DEADLINE);
+        id.map_err(|error| StreamError::kafka("read the topic's id", error))
+    };
+    with_admin(settings, ask).await
 }
 
 /// Waits until this many brokers have joined the cluster and says how many there are.
@@ -156,7 +170,7 @@ fn check(
     let mut complaints = Vec::new();
     let mut present = Vec::new();
     for topic in topics {
-        match partitions(admin, &topic.name)? {
+        match found(admin.inner(), &topic.name, ANSWER_DEADLINE)? {
             None => complaints.push(format!("{} does not exist", topic.name)),
             Some(found) if found.partitions != topic.partitions as usize => {
                 let (name, wanted) = (&topic.name, topic.partitions);
@@ -202,17 +216,26 @@ fn complaints_about(topic: &TopicSpec, storage: Option<&TopicStorage>, config: &
 }
 
 /// A topic as it is.
-struct Found {
-    partitions: usize,
+pub(crate) struct Found {
+    pub(crate) partitions: usize,
     /// Fewest copies of a partition.
     copies: usize,
 }
 
+/// Whether a topic may be called so.
+pub(crate) fn is_legal_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
+}
+
 /// `None` when the topic does not exist.
-fn partitions(admin: &Admin, topic: &str) -> Result<Option<Found>, StreamError> {
-    let metadata = admin
-        .inner()
-        .fetch_metadata(Some(topic), ANSWER_DEADLINE)
+pub(crate) fn found<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    deadline: Duration,
+) -> Result<Option<Found>, StreamError> {
+    let metadata = client
+        .fetch_metadata(Some(topic), deadline)
         .map_err(|error| StreamError::kafka("read the topics' partitions", error))?;
     let Some(found) = metadata.topics().first() else { return Ok(None) };
     match found.error() {
@@ -234,5 +257,20 @@ fn wait_until_visible(admin: &Admin, topics: &[TopicSpec]) {
     };
     while !topics.iter().all(visible) && std::time::Instant::now() < end {
         std::thread::sleep(VISIBLE_LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_legal_name;
+
+    #[test]
+    fn names_that_no_topic_can_have() {
+        for name in ["saga.inbox", "a", "A_b-9.results", &"x".repeat(249)] {
+            assert!(is_legal_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a b", "a/b", "käse", "nul\0", &"x".repeat(250)] {
+            assert!(!is_legal_name(name), "{name}");
+        }
     }
 }

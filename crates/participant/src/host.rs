@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use event_stream::{Consumer, KafkaArgs, Publisher, TopicSpec};
+use event_stream::{Consumer, Ground, KafkaArgs, KafkaSettings, Publisher, TopicSpec, topic_id};
 use proto::quarantine::QUARANTINE;
 use redis_txn::{RedisArgs, Store};
 use service_kit::admin::{self, Readiness};
@@ -81,10 +81,18 @@ pub async fn run<B: Business>(
     let drain = kafka.drain_deadline * LANE_DRAIN_PERCENT / 100;
     let runner = Participant::new(names.participant, business, store.clone(), publisher.clone(), drain);
     let commands = format!("{}.commands", names.participant);
-    let consumer =
-        Consumer::start(&kafka, names.service, &commands, Arc::new(runner)).context("join the consumer group")?;
+    let ground = ground(&kafka, &store, &commands, settings.kafka.partitions).await?;
+    let consumer = Consumer::start_on(ground, &kafka, names.service, &commands, Arc::new(runner))
+        .context("join the consumer group")?;
     let host = Host { store, publisher, consumer, shutdown };
     host.serve(names, settings, rest).await
+}
+
+/// The command topic that the lanes' positions belong to: the one that they began with.
+async fn ground(kafka: &KafkaSettings, store: &Store, topic: &str, partitions: u32) -> anyhow::Result<Ground> {
+    let Some(id) = topic_id(kafka, topic).await? else { return Ok(Ground::new(partitions, None)) };
+    let known = store.remember(&Ground::key(topic), &id).await.context("read which topic the positions belong to")?;
+    Ok(Ground::new(partitions, Some(&known)))
 }
 
 fn topics(names: Names, partitions: u32) -> [TopicSpec; 3] {

@@ -217,7 +217,8 @@ pub static STREAM_LANE_LAG: Gauge =
 pub static STREAM_LANE_HALTED: Gauge =
     Gauge::new("saga.stream.lane.halted", &["topic", "lane"], "1 while an owned lane is halted, else 0");
 /// Lanes that halted with a named alarm.
-pub static STREAM_LANE_HALTS: Counter = Counter::new("saga.stream.lane.halts", &["topic"], "lanes that halted");
+pub static STREAM_LANE_HALTS: Counter =
+    Counter::new("saga.stream.lane.halts", &["topic", "reason"], "lanes that halted");
 /// Runs of lane loops after a fault.
 pub static STREAM_LANE_RESTARTS: Counter =
     Counter::new("saga.stream.lane.restarts", &["topic"], "lane loops that ran again after a fault");
