@@ -30,8 +30,25 @@ pub struct Emitter {
     lane: Lane,
     inbox: Arc<str>,
     command_topics: BTreeMap<Arc<str>, Arc<str>>,
-    result_topics: BTreeMap<String, Arc<str>>,
+    result_topics: BTreeMap<String, ResultTopic>,
     pending: Vec<Outgoing>,
+    /// News among what is pending for topics of which nobody knows yet whether they are there.
+    doubtful: Vec<Doubtful>,
+}
+
+/// The name is the starter's: it may be anything.
+struct ResultTopic {
+    name: Arc<str>,
+    is_there: bool,
+}
+
+/// Something that may have nowhere to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubtful {
+    /// Its place among what is pending.
+    pub place: usize,
+    /// The inbox record that it comes from.
+    pub cause: i64,
 }
 
 impl Emitter {
@@ -43,6 +60,7 @@ impl Emitter {
             command_topics: BTreeMap::new(),
             result_topics: BTreeMap::new(),
             pending: Vec::new(),
+            doubtful: Vec::new(),
         }
     }
 
@@ -54,9 +72,12 @@ impl Emitter {
         self.push(topic, CommandRecord::Command(command).encode(), headers);
     }
 
-    /// News of a saga for its starter.
-    pub fn result(&mut self, topic: String, record: &ResultRecord, cause: &TraceContext) {
-        let topic = self.result_topic(topic);
+    /// News of a saga for its starter, from the inbox record at `offset`.
+    pub fn result(&mut self, topic: String, record: &ResultRecord, cause: &TraceContext, offset: i64) {
+        let (topic, is_there) = self.result_topic(topic);
+        if !is_there {
+            self.doubtful.push(Doubtful { place: self.pending.len(), cause: offset });
+        }
         let word = match record {
             ResultRecord::Ended(result) => context::outcome_word(&result.outcome),
             ResultRecord::Undoing(_) => "undoing",
@@ -104,7 +125,35 @@ impl Emitter {
 
     /// What is to be sent now.
     pub fn take(&mut self) -> Vec<Outgoing> {
+        self.doubtful.clear();
         std::mem::take(&mut self.pending)
+    }
+
+    /// The first thing pending that may have nowhere to go, and the topic it is for.
+    pub fn doubtful(&self) -> Option<(Doubtful, &Arc<str>)> {
+        let doubtful = *self.doubtful.first()?;
+        Some((doubtful, &self.pending.get(doubtful.place)?.topic))
+    }
+
+    /// This results topic is there: nothing for it is doubtful any more.
+    pub fn is_there(&mut self, topic: &str) {
+        if let Some(known) = self.result_topics.get_mut(topic) {
+            known.is_there = true;
+        }
+        let pending = &self.pending;
+        self.doubtful.retain(|doubtful| pending.get(doubtful.place).is_some_and(|record| &*record.topic != topic));
+    }
+
+    /// The topic of this is not there: it goes to the quarantine instead, as what would lie in that topic.
+    pub fn has_nowhere_to_go(&mut self, doubtful: Doubtful, reason: String) {
+        self.doubtful.retain(|other| *other != doubtful);
+        let Some(record) = self.pending.get_mut(doubtful.place) else { return };
+        let headers: Vec<(String, Bytes)> =
+            record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
+        let (topic, lane) = (&record.topic, self.lane.0);
+        let set_aside = Quarantined::new(topic, lane, doubtful.cause, reason, &record.payload, &headers);
+        *record =
+            Outgoing { topic: QUARANTINE.into(), lane: self.lane, payload: set_aside.encode(), headers: Vec::new() };
     }
 
     fn push(&mut self, topic: Arc<str>, payload: Bytes, headers: Vec<(&'static str, String)>) {
@@ -121,16 +170,17 @@ impl Emitter {
         topic
     }
 
-    fn result_topic(&mut self, name: String) -> Arc<str> {
+    /// The topic, and whether it is known to be there.
+    fn result_topic(&mut self, name: String) -> (Arc<str>, bool) {
         if let Some(topic) = self.result_topics.get(&name) {
-            return topic.clone();
+            return (topic.name.clone(), topic.is_there);
         }
         if self.result_topics.len() >= MAX_RESULT_TOPICS {
             self.result_topics.clear();
         }
         let topic: Arc<str> = name.as_str().into();
-        self.result_topics.insert(name, topic.clone());
-        topic
+        self.result_topics.insert(name, ResultTopic { name: topic.clone(), is_there: false });
+        (topic, false)
     }
 }
 

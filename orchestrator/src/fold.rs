@@ -10,6 +10,7 @@ use saga_core::effect::{Alarm, Effect, Ignored};
 use saga_core::ids::{Direction, SagaId, TraceContext};
 use saga_core::lane::LaneState;
 use saga_core::record::{InboxEvent, InboxRecord, ResultRecord};
+use service_kit::panics::caught;
 use telemetry::{context, metrics};
 
 use crate::emit::INBOX;
@@ -25,40 +26,80 @@ pub enum Mode {
     Live,
 }
 
+/// Why a batch was not folded to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FoldFault {
+    /// The lane halts. Everything before the record has been folded and queued.
+    Halt(HaltReason),
+    /// The record made the code panic. What has been folded may be half changed and must be thrown away.
+    Panicked {
+        /// The record.
+        offset: i64,
+        /// What the panic said.
+        why: String,
+    },
+}
+
+/// What became of one record.
+enum Fate {
+    Folded,
+    SetAside,
+    /// A record was set aside before it, and no checkpoint lies behind that one yet.
+    MustWait,
+}
+
 impl LaneCore {
-    /// Folds a batch and queues its effects. On an error everything before the bad record has been folded and queued.
-    pub fn fold(&mut self, records: &[Record], mode: Mode, now: Instant) -> Result<(), HaltReason> {
+    /// Folds a batch, queues its effects, and says how many records it has taken: not all of them if one was set aside
+    /// before others. Those wait until a checkpoint lies behind it ([`Self::owes_checkpoint`]).
+    pub fn fold(&mut self, records: &[Record], mode: Mode, now: Instant) -> Result<usize, FoldFault> {
         let mut outcome = Ok(());
-        let mut folded = 0;
+        let mut taken = 0;
         for record in records {
-            outcome = self.fold_record(record, mode);
-            if outcome.is_err() {
-                break;
+            // The state is thrown away after a panic.
+            let fate = caught(|| self.fold_record(record, mode, now));
+            match fate.unwrap_or_else(|why| Err(FoldFault::Panicked { offset: record.offset, why })) {
+                Ok(Fate::Folded) => {}
+                Ok(Fate::SetAside) => self.owed_checkpoint = Some(record.offset.saturating_add(1)),
+                Ok(Fate::MustWait) => break,
+                Err(fault) => {
+                    outcome = Err(fault);
+                    break;
+                }
             }
-            folded += 1;
+            taken += 1;
             // Ignored records tell the log's time too.
             self.clock.observe(record.timestamp_ms, now);
             self.position = record.offset.saturating_add(1);
         }
-        if folded > 0 {
-            self.checkpoints.folded(folded, now);
-            metrics::FOLD_BATCH_SIZE.record(folded as f64, &[]);
+        if taken > 0 {
+            self.checkpoints.folded(taken as u64, now);
+            metrics::FOLD_BATCH_SIZE.record(taken as f64, &[]);
         }
-        outcome
+        outcome.map(|()| taken)
     }
 
-    fn fold_record(&mut self, record: &Record, mode: Mode) -> Result<(), HaltReason> {
+    fn fold_record(&mut self, record: &Record, mode: Mode, now: Instant) -> Result<Fate, FoldFault> {
+        if self.shunned(record.offset).is_some() {
+            self.set_aside_poison(record, now);
+            return Ok(Fate::SetAside);
+        }
         let event = match InboxEvent::decode(&record.payload) {
+            Err(error @ DecodeError::Malformed { .. }) => {
+                self.set_aside_malformed(record, &error);
+                return Ok(Fate::SetAside);
+            }
+            // Whatever it is: what was set aside before it must stay so for everybody.
+            _ if self.owes_checkpoint() => return Ok(Fate::MustWait),
             Ok(event) => event,
             Err(error @ DecodeError::UnknownFormat { .. }) => {
-                return Err(HaltReason::UnknownFormat(format!("{INBOX} offset {}: {error}", record.offset)));
-            }
-            Err(error @ DecodeError::Malformed { .. }) => {
-                self.set_aside_malformed(record, &error, mode);
-                return Ok(());
+                let reason = HaltReason::UnknownFormat(format!("{INBOX} offset {}: {error}", record.offset));
+                return Err(FoldFault::Halt(reason));
             }
         };
         let record_in = InboxRecord { offset: record.offset, time_ms: record.timestamp_ms, event };
+        if let Some(probe) = &self.probe {
+            probe(&record_in);
+        }
         let times = Times::before(&self.state, &record_in);
         // A record that leads to nothing yet, such as a parked start, has been consumed all the same.
         let hop = match mode {
@@ -68,7 +109,8 @@ impl LaneCore {
         let step = self.state.step(&record_in);
         self.read_back(&record_in.event);
         if step.ignored == Some(Ignored::FoldVersionUnknown) {
-            return Err(HaltReason::UnknownFormat(format!("{INBOX} offset {}: fold version", record.offset)));
+            let reason = HaltReason::UnknownFormat(format!("{INBOX} offset {}: fold version", record.offset));
+            return Err(FoldFault::Halt(reason));
         }
         if let Some(ignored) = step.ignored {
             hop.ignored(ignored_name(ignored));
@@ -80,10 +122,17 @@ impl LaneCore {
         for effect in step.effects {
             self.queue_effect(effect, mode, &cause, &times, &record_in);
         }
-        Ok(())
+        Ok(Fate::Folded)
     }
 
-    fn queue_effect(&mut self, effect: Effect, mode: Mode, cause: &TraceContext, times: &Times, record: &InboxRecord) {
+    pub(crate) fn queue_effect(
+        &mut self,
+        effect: Effect,
+        mode: Mode,
+        cause: &TraceContext,
+        times: &Times,
+        record: &InboxRecord,
+    ) {
         match (effect, mode) {
             (Effect::Command { participant, command }, Mode::Live) => {
                 self.emitter.command(&participant, command, cause);
@@ -100,7 +149,7 @@ impl LaneCore {
                     }
                     self.summarise_end(result, times, record);
                 }
-                self.emitter.result(topic, &news, cause);
+                self.emitter.result(topic, &news, cause, record.offset);
             }
             (Effect::Alarm(alarm), Mode::Live) => {
                 let _scope = context::scope(cause);
@@ -116,21 +165,6 @@ impl LaneCore {
                 tracing::debug!(lane = self.lane.0, detail = %alarm, "alarm folded again");
             }
         }
-    }
-
-    /// Bytes that are no envelope say nothing about any saga: they are set aside, and the lane goes on. No checkpoint is
-    /// written before they lie in the quarantine; folded again, they are set aside again.
-    fn set_aside_malformed(&mut self, record: &Record, error: &DecodeError, mode: Mode) {
-        let (lane, offset) = (self.lane.0, record.offset);
-        match mode {
-            Mode::Live => {
-                metrics::FOLD_ALARMS.add(1, &[("alarm", "malformed")]);
-                metrics::QUARANTINED.add(1, &[("topic", INBOX)]);
-                tracing::error!(lane, offset, alarm = "malformed", detail = %error, "inbox record set aside");
-            }
-            Mode::Silent => tracing::debug!(lane, offset, detail = %error, "inbox record set aside again"),
-        }
-        self.emitter.set_aside(record, error.to_string());
     }
 
     /// What this loop appended itself is no longer on its way.
@@ -152,7 +186,7 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    fn before(state: &LaneState, record: &InboxRecord) -> Self {
+    pub(crate) fn before(state: &LaneState, record: &InboxRecord) -> Self {
         let saga = saga_of(&record.event).and_then(|id| state.saga(id));
         let answered = match (&record.event, saga) {
             (InboxEvent::Reply(reply), Some(saga)) => saga.definition.step_index(&reply.id.step).and_then(|step| {

@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoints, Written};
 use crate::decide::{FloorSchedule, LogClock, ResendSchedule, Underway};
 use crate::definitions::Definitions;
 use crate::emit::{Emitter, Ticket};
+use crate::poison::Probe;
 use crate::summary::SummaryRule;
 use crate::upkeep::{ACTIVATION_RETRY, MAX_ACTIVATIONS, MAX_TIMERS, TIMER_RETRY};
 
@@ -35,6 +36,11 @@ pub struct LaneCore {
     pub(crate) floors: FloorSchedule,
     pub(crate) ages: AgeScan,
     pub(crate) summaries: SummaryRule,
+    /// What is not folded any more, and why.
+    pub(crate) shunned: Option<(i64, String)>,
+    /// The offset behind a record that was set aside, until a checkpoint has it.
+    pub(crate) owed_checkpoint: Option<i64>,
+    pub(crate) probe: Option<Probe>,
 }
 
 impl LaneCore {
@@ -63,6 +69,9 @@ impl LaneCore {
             floors: FloorSchedule::default(),
             ages: AgeScan::new(now),
             summaries,
+            shunned: None,
+            owed_checkpoint: None,
+            probe: None,
             state,
         }
     }
@@ -110,10 +119,13 @@ impl LaneCore {
         }
     }
 
-    /// Everything queued has been sent, `issued` being the last batch: freezes a snapshot if one is due, and hands the
+    /// Everything queued has been sent, `issued` being the last batch: freezes a snapshot if one is due or owed, and hands the
     /// frozen one to the store once all that was sent before it is acknowledged.
     pub fn keep_checkpoint(&mut self, issued: Ticket, acknowledged: Ticket, now: Instant) {
-        self.checkpoints.freeze_if_due(&mut self.state, issued, now);
+        match self.owed_checkpoint {
+            None => self.checkpoints.freeze_if_due(&mut self.state, issued, now),
+            Some(_) => self.checkpoints.freeze_now(&mut self.state, issued, now),
+        }
         self.checkpoints.write_if_acknowledged(acknowledged);
     }
 
@@ -131,6 +143,9 @@ impl LaneCore {
 
     /// A snapshot is in the store: what had ended in it may be forgotten.
     pub fn checkpoint_written(&mut self, written: Written, now: Instant) {
+        if self.owed_checkpoint.is_some_and(|owed| owed <= written.next) {
+            self.owed_checkpoint = None;
+        }
         self.floors.stored(written.ended, now);
     }
 }

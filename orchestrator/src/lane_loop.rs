@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
+use event_stream::{LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
 use redis_txn::Store;
 use tokio::sync::mpsc;
 
@@ -14,8 +14,10 @@ use crate::checkpoint::{self, Checkpoints};
 use crate::decide::CheckpointSchedule;
 use crate::definitions::Definitions;
 use crate::emit::{MAX_UNACKNOWLEDGED, Outbox};
-use crate::fold::Mode;
+use crate::fold::{FoldFault, Mode};
+use crate::homes::Homes;
 use crate::lane_core::LaneCore;
+use crate::poison::{Probe, Suspects};
 use crate::summary::SummaryRule;
 use crate::view::{Numbers, Question, Registration, Registry, SagaView};
 
@@ -42,6 +44,12 @@ pub struct Shared {
     pub drain_deadline: Duration,
     /// Which sagas get a span that tells how they ended.
     pub summaries: SummaryRule,
+    /// The records that made lanes of this process panic.
+    pub suspects: Suspects,
+    /// The topics that results go to.
+    pub homes: Homes,
+    /// For tests.
+    pub probe: Option<Probe>,
 }
 
 /// Runs the lanes of the inbox.
@@ -101,15 +109,13 @@ impl LaneLoop {
         tracing::debug!(lane = lane.0, position, version = loaded.version, "checkpoint loaded");
         let checkpoints = Checkpoints::new(lane, queue, schedule, loaded.version);
         let definitions = shared.definitions.clone();
-        Ok(Self {
-            core: LaneCore::new(loaded.state, position, checkpoints, definitions, shared.summaries, Instant::now()),
-            outbox: Outbox::default(),
-            shared,
-            owned,
-            numbers,
-            questions,
-            _registration: registration,
-        })
+        let mut core =
+            LaneCore::new(loaded.state, position, checkpoints, definitions, shared.summaries, Instant::now());
+        core.set_probe(shared.probe.clone());
+        if let Some((offset, why)) = shared.suspects.condemned(lane, position) {
+            core.shun(offset, why);
+        }
+        Ok(Self { core, outbox: Outbox::default(), shared, owned, numbers, questions, _registration: registration })
     }
 
     /// Folds to the log's end without a command: the same records give the same state. Break: the lane was taken away.
@@ -117,7 +123,9 @@ impl LaneLoop {
         loop {
             match self.owned.next(None).await? {
                 LaneEvent::Records(records) => {
-                    self.fold(&records, Mode::Silent)?;
+                    if self.take_in(&records, Mode::Silent).await?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
                     // Results are facts: when a long log gives many, they need not wait for its end.
                     if self.core.emitter.len() >= SEND_CHUNK && self.publish().await?.is_break() {
                         return Ok(ControlFlow::Break(()));
@@ -150,23 +158,25 @@ impl LaneLoop {
             }
             match self.wake().await? {
                 Wake::Acknowledged => {}
-                Wake::Written(written) => {
-                    self.numbers.checkpointed();
-                    self.owned.set_stored(written.next);
-                    self.core.checkpoint_written(written, Instant::now());
-                }
+                Wake::Written(written) => self.written(written),
                 Wake::Asked(question) => {
                     // Whoever asked may have gone away.
                     let _ = question.answer.send(SagaView::find(&self.core.state, question.saga));
                 }
-                Wake::Event(LaneEvent::Records(records)) => {
-                    if let Err(reason) = self.fold(&records, Mode::Live) {
+                Wake::Event(LaneEvent::Records(records)) => match self.take_in(&records, Mode::Live).await {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => {
+                        self.settle().await;
+                        return Ok(());
+                    }
+                    Err(LaneFault::Halt(reason)) => {
                         if self.publish().await?.is_continue() {
                             self.settle().await;
                         }
                         return Err(reason.into());
                     }
-                }
+                    Err(fault) => return Err(fault),
+                },
                 Wake::Event(LaneEvent::End | LaneEvent::Tick) => {}
                 Wake::Event(LaneEvent::Revoked) | Wake::Revoked => {
                     self.settle().await;
@@ -220,14 +230,61 @@ impl LaneLoop {
         }
     }
 
-    fn fold(&mut self, records: &[Record], mode: Mode) -> Result<(), HaltReason> {
-        let outcome = self.core.fold(records, mode, Instant::now());
-        self.owned.set_position(self.core.position);
-        outcome
+    /// Folds records. Whenever some of them were set aside, a checkpoint is written behind them before the next one is
+    /// folded. Break: the lane was taken away.
+    async fn take_in(&mut self, mut records: &[Record], mode: Mode) -> Result<ControlFlow<()>, LaneFault> {
+        while !records.is_empty() {
+            let outcome = self.core.fold(records, mode, Instant::now());
+            self.owned.set_position(self.core.position);
+            let taken = outcome.map_err(|fault| self.fold_failed(fault))?;
+            records = records.get(taken..).unwrap_or_default();
+            if self.core.owes_checkpoint() && self.write_owed().await?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn fold_failed(&self, fault: FoldFault) -> LaneFault {
+        match fault {
+            FoldFault::Halt(reason) => reason.into(),
+            FoldFault::Panicked { offset, why } => {
+                let lane = self.core.lane;
+                let tries = self.shared.suspects.panicked(lane, offset, why.clone());
+                tracing::error!(lane = lane.0, offset, tries, why, "an inbox record makes the fold panic");
+                LaneFault::Restart(format!("the record at offset {offset} panics: {why}"))
+            }
+        }
+    }
+
+    /// Writes the checkpoint behind what was set aside, once that and all before it is acknowledged.
+    async fn write_owed(&mut self) -> Result<ControlFlow<()>, LaneFault> {
+        if self.publish().await?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        while self.core.owes_checkpoint() {
+            self.core.keep_checkpoint(self.outbox.issued(), self.outbox.acknowledged(), Instant::now());
+            tokio::select! {
+                acknowledged = self.outbox.next_acknowledged() => acknowledged.map_err(unknown_delivery)?,
+                written = self.core.checkpoints.written() => self.written(written?),
+                () = self.owned.revoked() => return Ok(ControlFlow::Break(())),
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// A checkpoint is in the store.
+    fn written(&mut self, written: checkpoint::Written) {
+        self.numbers.checkpointed();
+        self.owned.set_stored(written.next);
+        self.core.checkpoint_written(written, Instant::now());
     }
 
     /// Sends what is queued and remembers the receipts. Break: the lane was taken away before all of it was sent.
     async fn publish(&mut self) -> Result<ControlFlow<()>, LaneFault> {
+        if self.find_homes().await?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         let mut records = self.core.emitter.take();
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(SEND_CHUNK));
@@ -246,6 +303,22 @@ impl LaneLoop {
                 () = self.owned.revoked() => return Ok(ControlFlow::Break(())),
             }
             records = rest;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Sets aside what is for topics that are not there: otherwise nothing of the lane could be sent any more.
+    async fn find_homes(&mut self) -> Result<ControlFlow<()>, LaneFault> {
+        while let Some((doubtful, topic)) = self.core.emitter.doubtful() {
+            let (lane, topic) = (self.core.lane, topic.clone());
+            let refusal = tokio::select! {
+                refusal = self.shared.homes.refusal(&self.shared.publisher, &topic, lane) => refusal,
+                () = self.owned.revoked() => return Ok(ControlFlow::Break(())),
+            };
+            match refusal.map_err(|error| LaneFault::Restart(error.to_string()))? {
+                None => self.core.emitter.is_there(&topic),
+                Some(why) => self.core.set_aside_news(doubtful, why),
+            }
         }
         Ok(ControlFlow::Continue(()))
     }

@@ -10,9 +10,11 @@ pub mod decide;
 pub mod definitions;
 pub mod emit;
 pub mod fold;
+pub mod homes;
 mod hop;
 pub mod lane_core;
 pub mod lane_loop;
+pub mod poison;
 pub mod settings;
 pub mod summary;
 mod upkeep;
@@ -36,7 +38,9 @@ use crate::admin::Admin;
 use crate::ages::AGES;
 use crate::definitions::Definitions;
 use crate::emit::{INBOX, commands_topic};
+use crate::homes::Homes;
 use crate::lane_loop::{Runner, Shared};
+use crate::poison::Suspects;
 use crate::settings::Settings;
 use crate::view::Registry;
 
@@ -77,6 +81,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         checkpoint_records: settings.checkpoint_records,
         drain_deadline: kafka.drain_deadline.mul_f64(SETTLE_SHARE),
         summaries: settings.summaries(),
+        suspects: Suspects::default(),
+        homes: Homes::default(),
+        probe: None,
     };
     let runner = Arc::new(Runner::new(Arc::new(shared)));
     let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
@@ -97,13 +104,6 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     serving.await.context("serve the admin port")
 }
 
-/// The topics that must be there. Results topics are named by the starts.
-fn topics(settings: &Settings) -> Vec<TopicSpec> {
-    let partitions = settings.kafka.partitions;
-    let inbox = TopicSpec { name: INBOX.to_owned(), partitions, log_append_time: true };
-    let commands = settings.participants.iter().map(|participant| TopicSpec {
-        name: commands_topic(participant),
-        partitions,
 /// The inbox that the checkpoints belong to: the one that they began with.
 async fn ground(kafka: &KafkaSettings, store: &Store, partitions: u32) -> anyhow::Result<Ground> {
     let Some(id) = topic_id(kafka, INBOX).await? else { return Ok(Ground::new(partitions, None)) };
@@ -111,6 +111,13 @@ async fn ground(kafka: &KafkaSettings, store: &Store, partitions: u32) -> anyhow
     Ok(Ground::new(partitions, Some(&known)))
 }
 
+/// The topics that must be there. Results topics are named by the starts.
+fn topics(settings: &Settings) -> Vec<TopicSpec> {
+    let partitions = settings.kafka.partitions;
+    let inbox = TopicSpec { name: INBOX.to_owned(), partitions, log_append_time: true };
+    let commands = settings.participants.iter().map(|participant| TopicSpec {
+        name: commands_topic(participant),
+        partitions,
         log_append_time: false,
     });
     let quarantine = TopicSpec { name: QUARANTINE.to_owned(), partitions, log_append_time: false };

@@ -79,6 +79,7 @@ impl LaneCore {
             AttentionCause::Stale => "stale",
             AttentionCause::RefusedRetriable => "refused-retriable",
             AttentionCause::CancelledWithoutUndo => "cancelled-without-undo",
+            AttentionCause::SetAside => "set-aside",
         };
         context::summarise(&Summary {
             saga: saga.id,

@@ -100,7 +100,8 @@ impl LaneCore {
         if now < self.resends.next_scan() {
             return;
         }
-        let open = self.state.sagas().iter().map(|(id, saga)| (*id, saga.changed_by));
+        let asked = self.state.sagas().iter().filter(|(_, saga)| !saga.is_held());
+        let open = asked.map(|(id, saga)| (*id, saga.changed_by));
         let due = self.resends.scan(open, now);
         if let Some(first) = due.first() {
             // One line for all of them: what keeps one waiting often keeps many.

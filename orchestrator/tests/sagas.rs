@@ -6,7 +6,7 @@ use common::{LANES, Stack, eventually, start, starter};
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::ids::{Direction, SagaId};
-use saga_core::record::{InboxEvent, Outcome, SagaOutcome, UndoCause};
+use saga_core::record::{InboxEvent, Outcome, ResultRecord, SagaOutcome, UndoCause};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,6 +23,7 @@ async fn sagas_run_to_their_end() {
     timeout_is_a_record(&stack).await;
     duplicates_and_strangers(&stack, &orchestrator).await;
     damaged_records_are_set_aside(&stack, &orchestrator).await;
+    starters_without_a_topic_are_set_aside(&stack, &orchestrator).await;
     floors_follow(&stack).await;
 
     let status = orchestrator.process.terminate(common::PATIENCE).unwrap();
@@ -139,6 +140,37 @@ async fn damaged_records_are_set_aside(stack: &Stack, orchestrator: &common::Orc
     let saga = stack.start_saga(0, 3, "buy").await;
     stack.command(saga, "reserve", Direction::Action).await;
     assert_eq!(orchestrator.get("/readyz").unwrap().0, 200);
+}
+
+/// The name of the starter comes with the start: whatever it is, the lane goes on.
+async fn starters_without_a_topic_are_set_aside(stack: &Stack, orchestrator: &common::Orchestrator) {
+    let names = ["ghost", "no such name!", "nul\0"];
+    for name in names {
+        let mut start = start(SagaId(Uuid::now_v7()), 2, 0, "buy");
+        start.ordinal.starter.name = name.to_owned();
+        start.results_topic = format!("{name}.results");
+        // Without inputs it ends at once.
+        start.inputs.clear();
+        stack.send(2, &InboxEvent::Start(start)).await;
+    }
+    let saga = stack.start_saga(2, 0, "buy").await;
+    let reserve = stack.command(saga, "reserve", Direction::Action).await;
+    stack.refused(&reserve, "out-of-stock").await;
+    let undo = stack.command(saga, "reserve", Direction::Undo).await;
+    stack.reply(&undo, Outcome::Undone).await;
+    stack.result(saga).await;
+    let alarms = || orchestrator.metric(&["saga_fold_alarms", "no-results-topic"]).filter(|count| *count == 3.0);
+    eventually("the alarm is counted", alarms).await;
+    let survey = event_stream::survey(&stack.settings, QUARANTINE, 10, common::PATIENCE).await.unwrap();
+    let set_aside: Vec<_> =
+        survey.records.iter().map(|(_, record)| Quarantined::decode(&record.payload).unwrap()).collect();
+    for name in names {
+        let mut theirs = set_aside.iter().filter(|record| record.topic == format!("{name}.results"));
+        let (record, none) = (theirs.next().expect(name), theirs.next());
+        assert!(none.is_none() && record.partition == 2 && record.reason.contains("no topic"), "{}", record.reason);
+        let ResultRecord::Ended(result) = ResultRecord::decode(&record.payload).unwrap() else { panic!("{name}") };
+        assert_eq!(result.ordinal.starter.name, name, "what would lie in its topic");
+    }
 }
 
 async fn floors_follow(stack: &Stack) {

@@ -4,6 +4,7 @@ use event_stream::{Lane, Outgoing, Record};
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::record::{InboxEvent, Reply};
+use service_kit::panics::MAX_TRIES;
 use std::sync::Arc;
 use telemetry::context::{self, CommandWords, Message, TraceContext};
 use telemetry::metrics::QUARANTINED;
@@ -16,21 +17,19 @@ use crate::plan::{Entry, Work};
 pub(crate) struct Hop {
     trace: TraceContext,
     span: Span,
-    /// The envelope of a record that is of no use.
-    set_aside: Option<Box<Quarantined>>,
+    /// As it was read, for the quarantine.
+    record: Record,
+    /// Why it is of no use, if so.
+    unusable: Option<String>,
 }
 
 impl Hop {
     /// A record has arrived. The span is disabled unless the trace is recorded.
-    pub(crate) fn arrived(topic: &str, lane: Lane, entry: &Entry, record: &Record) -> Self {
+    pub(crate) fn arrived(topic: &str, lane: Lane, entry: &Entry, record: Record) -> Self {
         let command = match &entry.work {
             Work::Command { command, .. } => command,
-            Work::Floor(_) => return Self::without_trace(None),
-            Work::Unusable { why } => {
-                let set_aside =
-                    Quarantined::new(topic, lane.0, entry.offset, why.clone(), &record.payload, &record.headers);
-                return Self::without_trace(Some(Box::new(set_aside)));
-            }
+            Work::Floor(_) => return Self::without_trace(record, None),
+            Work::Unusable { why } | Work::Poison { why } => return Self::without_trace(record, Some(why.clone())),
         };
         let mut trace = context::from_headers(&record.headers);
         if trace.traceparent.is_empty() {
@@ -39,19 +38,28 @@ impl Hop {
         let (offset, about) = (Some(entry.offset), CommandWords(&command.id));
         let message = Message { topic, lane: lane.0, offset, saga: command.id.saga, about: &about };
         let span = context::process_span(&message, &trace);
-        Self { trace, span, set_aside: None }
+        Self { trace, span, record, unusable: None }
     }
 
-    fn without_trace(set_aside: Option<Box<Quarantined>>) -> Self {
-        Self { trace: TraceContext::default(), span: Span::none(), set_aside }
+    fn without_trace(record: Record, unusable: Option<String>) -> Self {
+        Self { trace: TraceContext::default(), span: Span::none(), record, unusable }
     }
 
-    /// The record for the quarantine, if this one belongs there.
-    pub(crate) fn quarantined(&self) -> Option<Outgoing> {
-        let set_aside = self.set_aside.as_ref()?;
-        let lane = Lane(set_aside.partition);
-        QUARANTINED.add(1, &[("topic", &set_aside.topic)]);
-        Some(Outgoing { topic: QUARANTINE.into(), lane, payload: set_aside.encode(), headers: Vec::new() })
+    /// The record for the quarantine, if this one is of no use.
+    pub(crate) fn quarantined(&self, topic: &str, lane: Lane) -> Option<Outgoing> {
+        Some(self.set_aside(topic, lane, self.unusable.clone()?))
+    }
+
+    /// The record for the quarantine if this one makes the business panic.
+    pub(crate) fn poison(&self, topic: &str, lane: Lane, why: &str) -> Outgoing {
+        self.set_aside(topic, lane, format!("made the program panic {MAX_TRIES} times: {why}"))
+    }
+
+    fn set_aside(&self, topic: &str, lane: Lane, reason: String) -> Outgoing {
+        let Record { offset, payload, headers, .. } = &self.record;
+        let set_aside = Quarantined::new(topic, lane.0, *offset, reason, payload, headers);
+        QUARANTINED.add(1, &[("topic", topic)]);
+        Outgoing { topic: QUARANTINE.into(), lane, payload: set_aside.encode(), headers: Vec::new() }
     }
 
     /// The context of what is done for the record.

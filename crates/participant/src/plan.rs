@@ -12,6 +12,7 @@ use redis_txn::Unread;
 use saga_core::ids::{Direction, Lane, Ordinal, SagaId, Starter};
 use saga_core::participant::{Admission, ParticipantLane, StepRecord, StepRecords, admit};
 use saga_core::record::{Command, CommandRecord, Floor, Outcome, Reply};
+use service_kit::panics::caught;
 
 use crate::business::{Business, Decision, Fault, UndoOutcome};
 use crate::values::{Draft, Values, read};
@@ -58,6 +59,12 @@ pub enum Work {
         /// What is wrong with it.
         why: String,
     },
+    /// A command that makes the business panic: it is passed over with an alarm and not answered, as if it had never
+    /// arrived. The saga's deadlines decide what comes of that.
+    Poison {
+        /// What the panic said.
+        why: String,
+    },
 }
 
 impl Entry {
@@ -65,8 +72,14 @@ impl Entry {
     pub fn saga(&self) -> Option<SagaId> {
         match &self.work {
             Work::Command { command, .. } => Some(command.id.saga),
-            Work::Floor(_) | Work::Unusable { .. } => None,
+            Work::Floor(_) | Work::Unusable { .. } | Work::Poison { .. } => None,
         }
+    }
+
+    /// The same for a record that may make the decoder panic: then it is of no use either.
+    pub(crate) fn decode_guarded(lane: Lane, offset: i64, payload: &[u8]) -> Result<Self, HaltReason> {
+        caught(|| Self::decode(lane, offset, payload))
+            .unwrap_or_else(|why| Ok(Self { offset, work: Work::Unusable { why: format!("cannot be read: {why}") } }))
     }
 
     /// Reads a record's value. `Err` for a format that this program does not know: the lane must halt before it.
@@ -122,7 +135,7 @@ impl Chunk {
     pub fn record_keys(&self, keys: &mut Vec<String>) {
         keys.extend(self.entries.iter().filter_map(|entry| match &entry.work {
             Work::Command { record_key, .. } => Some(record_key.clone()),
-            Work::Floor(_) | Work::Unusable { .. } => None,
+            Work::Floor(_) | Work::Unusable { .. } | Work::Poison { .. } => None,
         }));
     }
 }
@@ -239,6 +252,7 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
         match &entry.work {
             Work::Floor(floor) => lane.raise_floor(floor),
             Work::Unusable { why } => self.note("unusable-record", entry.offset, why.clone()),
+            Work::Poison { why } => self.note("poison", entry.offset, why.clone()),
             Work::Command { command, record_key } => {
                 let outcome = if lane.has_ended(&command.ordinal) {
                     Outcome::Stale

@@ -30,6 +30,8 @@ pub struct Progress<T> {
     halt: Option<HaltReason>,
     /// Records per transaction: halved when one panics, doubled when one has passed.
     chunk_limit: usize,
+    /// The record that panics although it is alone, and how often it has.
+    panics_alone: Option<(i64, u32)>,
     /// Step records of ended sagas are left that no chunk has deleted.
     has_to_forget: bool,
 }
@@ -68,6 +70,7 @@ impl<T> Progress<T> {
             waiting: VecDeque::new(),
             halt: None,
             chunk_limit: MAX_CHUNK_RECORDS,
+            panics_alone: None,
             has_to_forget: loaded.has_to_forget(),
             loaded,
         }
@@ -102,7 +105,7 @@ impl<T> Progress<T> {
             return Ok(());
         }
         self.fetched = offset + 1;
-        match Entry::decode(self.lane, offset, payload) {
+        match Entry::decode_guarded(self.lane, offset, payload) {
             Ok(entry) => {
                 let carried = carry(&entry);
                 self.waiting.push_back((entry, carried));
@@ -150,11 +153,34 @@ impl<T> Progress<T> {
         self.chunk_limit = (self.chunk_limit * 2).min(MAX_CHUNK_RECORDS);
     }
 
-    /// The chunk panics: it is to be tried again in halves.
-    pub fn panicked(&mut self, chunk: Chunk, carried: Vec<T>) {
+    /// The chunk panics: it is to be tried again, in halves as long as it holds more than one record. Says how often
+    /// a record that is alone in its chunk has panicked by now; 0 if it is not alone.
+    pub fn panicked(&mut self, chunk: Chunk, carried: Vec<T>) -> u32 {
+        let tries = match chunk.entries.as_slice() {
+            [entry] => {
+                let before =
+                    self.panics_alone.filter(|(offset, _)| *offset == entry.offset).map_or(0, |(_, tries)| tries);
+                self.panics_alone = Some((entry.offset, before.saturating_add(1)));
+                before.saturating_add(1)
+            }
+            _ => 0,
+        };
         self.chunk_limit = (chunk.entries.len() / 2).max(1);
         let behind = std::mem::take(&mut self.waiting);
         self.waiting = chunk.entries.into_iter().zip(carried).chain(behind).collect();
+        tries
+    }
+
+    /// The record that waits longest, with what is carried for it.
+    pub fn first(&self) -> Option<(&Entry, &T)> {
+        self.waiting.front().map(|(entry, carried)| (entry, carried))
+    }
+
+    /// The record that waits longest lies in the quarantine: it is passed over.
+    pub fn set_aside(&mut self, why: String) {
+        if let Some((entry, _)) = self.waiting.front_mut() {
+            entry.work = Work::Poison { why };
+        }
     }
 
     /// All answers to commands below `end` are acknowledged.
@@ -180,7 +206,7 @@ pub fn repeat_keys(entries: &[Entry]) -> Vec<String> {
         .iter()
         .filter_map(|entry| match &entry.work {
             Work::Command { record_key, .. } => Some(record_key.clone()),
-            Work::Floor(_) | Work::Unusable { .. } => None,
+            Work::Floor(_) | Work::Unusable { .. } | Work::Poison { .. } => None,
         })
         .collect()
 }
@@ -237,6 +263,25 @@ mod tests {
             assert_eq!(offsets(&chunk.entries), expected);
             progress.executed(&chunk, &executed(chunk.first + expected.len() as i64));
         }
+    }
+
+    #[test]
+    fn a_record_that_panics_alone_is_counted_and_passed_over() {
+        let mut progress = lane(None, 0, 3);
+        let panic = |progress: &mut Progress<()>| {
+            let Some(Task::Execute { chunk, carried }) = progress.next_task() else { panic!("not executed") };
+            progress.panicked(chunk, carried)
+        };
+        assert_eq!(panic(&mut progress), 0, "three records");
+        assert_eq!([panic(&mut progress), panic(&mut progress), panic(&mut progress)], [1, 2, 3]);
+        assert_eq!(progress.first().map(|(entry, ())| entry.offset), Some(0));
+        progress.set_aside("boom".to_owned());
+        let Some(Task::Execute { chunk, .. }) = progress.next_task() else { panic!("not executed") };
+        assert_eq!(chunk.entries, [Entry { offset: 0, work: Work::Poison { why: "boom".to_owned() } }]);
+        progress.executed(&chunk, &executed(1));
+        // The count is that record's.
+        assert_eq!(panic(&mut progress), 0, "two records again");
+        assert_eq!(panic(&mut progress), 1);
     }
 
     #[test]

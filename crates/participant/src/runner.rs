@@ -12,6 +12,7 @@ use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, Outgoing, Owned
 use proto::{DecodeError, Wire};
 use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use saga_core::participant::ParticipantLane;
+use service_kit::panics::MAX_TRIES;
 use telemetry::context::{self, TraceContext};
 
 use crate::business::{Business, Fault};
@@ -168,8 +169,8 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         let lane = self.lane.lane();
         let topic = &self.participant.topics.commands;
         for record in records {
-            let carry = |entry: &Entry| Hop::arrived(topic, lane, entry, &record);
-            self.progress.take_in(record.offset, &record.payload, carry)?;
+            let (offset, payload) = (record.offset, record.payload.clone());
+            self.progress.take_in(offset, &payload, |entry| Hop::arrived(topic, lane, entry, record))?;
         }
         Ok(())
     }
@@ -225,19 +226,30 @@ impl<'a, B: Business> LaneLoop<'a, B> {
                 self.executed(&chunk, &hops, executed).await
             }
             Ok(Verdict::Fenced { next }) => Err(self.fenced(first, next)),
-            Err(CommitError::Panicked(why)) if count == 1 => {
-                Err(HaltReason::Corrupt(format!("the record at offset {first} panics: {why}")).into())
-            }
             Err(CommitError::Panicked(why)) => {
-                tracing::error!(lane = %self.lane.lane(), first, records = count, why, "chunk panics, halving");
-                self.progress.panicked(Arc::unwrap_or_clone(chunk), hops);
-                Ok(Flow::Go)
+                tracing::error!(lane = %self.lane.lane(), first, records = count, why, "a chunk panics");
+                let tries = self.progress.panicked(Arc::unwrap_or_clone(chunk), hops);
+                if tries < MAX_TRIES { Ok(Flow::Go) } else { self.set_aside(why).await }
             }
             Err(CommitError::WrongType(key)) => {
                 Err(HaltReason::Corrupt(format!("key {key} holds another type of value")).into())
             }
             Err(cause) => Err(restart(cause)),
         }
+    }
+
+    /// The record that waits longest has panicked too often. Only what lies in the quarantine may be passed over.
+    async fn set_aside(&mut self, why: String) -> Result<Flow, LaneFault> {
+        let Some((_, hop)) = self.progress.first() else { return Ok(Flow::Go) };
+        let poison = hop.poison(&self.participant.topics.commands, self.lane.lane(), &why);
+        let sent = async { self.participant.publisher.send(vec![poison]).await?.await };
+        tokio::select! {
+            sent = sent => sent.map_err(restart)?,
+            // The next owner tries it again.
+            () = self.lane.revoked() => return Ok(Flow::Revoked),
+        }
+        self.progress.set_aside(why);
+        Ok(Flow::Go)
     }
 
     /// Hands the chunk to the committer. `None` if the lane is revoked and the store gives no answer in time: the
@@ -281,7 +293,8 @@ impl<'a, B: Business> LaneLoop<'a, B> {
             .map(|answer| hops[answer.entry].answer(inbox, lane, &entries[answer.entry], answer.reply))
             .collect();
         let done = entries.iter().zip(hops).take_while(|(entry, _)| entry.offset < end);
-        records.extend(done.filter_map(|(_, hop)| hop.quarantined()));
+        let commands = &self.participant.topics.commands;
+        records.extend(done.filter_map(|(_, hop)| hop.quarantined(commands, lane)));
         if !records.is_empty() {
             let sent = tokio::select! {
                 sent = self.participant.publisher.send(records) => sent.map_err(restart)?,

@@ -161,9 +161,10 @@ impl LaneState {
         self.deadlines.iter().take_while(move |(at_ms, _)| *at_ms <= now_ms).map(|(_, timer)| timer)
     }
 
-    /// The commands that all open sagas wait for an answer to: to be sent again after a takeover.
+    /// The commands that all open sagas wait for an answer to, but for those that are held: to be sent again after a
+    /// takeover.
     pub fn awaited(&self) -> Vec<Effect> {
-        self.sagas.values().flat_map(|saga| saga.awaited()).collect()
+        self.sagas.values().filter(|saga| !saga.is_held()).flat_map(|saga| saga.awaited()).collect()
     }
 
     /// The commands that one saga waits for an answer to: to be sent again by the safety net.

@@ -141,6 +141,8 @@ pub enum AttentionCause {
     RefusedRetriable,
     /// An action was answered as cancelled although its undo was never sent.
     CancelledWithoutUndo,
+    /// A record about the saga could not be handled and was set aside.
+    SetAside,
 }
 
 impl Saga {
@@ -159,6 +161,13 @@ impl Saga {
     /// Whether a timeout or an operator may start the undo: not once the undo has begun or the pivot is issued.
     pub fn may_start_undo(&self) -> bool {
         matches!(self.phase, Phase::Forward) && !self.pivot_issued()
+    }
+
+    /// Whether a record about the saga was set aside and nobody has looked at it yet. What a held saga awaits is not
+    /// asked for again by the safety nets, because the answer would be the record that nobody can handle: only its
+    /// deadlines and operators move it on.
+    pub fn is_held(&self) -> bool {
+        self.attention.is_some_and(|attention| attention.cause == AttentionCause::SetAside)
     }
 
     /// Whether the point of no return has been sent to its participant.

@@ -6,6 +6,7 @@
 mod activate;
 mod command;
 mod operator;
+mod pass;
 mod reply;
 mod start;
 mod timer;

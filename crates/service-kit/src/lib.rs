@@ -9,6 +9,7 @@ pub mod client;
 pub mod clock;
 mod health;
 pub mod http;
+pub mod panics;
 pub mod params;
 pub mod problem;
 pub mod process;

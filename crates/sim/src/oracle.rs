@@ -133,6 +133,7 @@ impl Oracle {
         let before = snapshots.last().cloned().unwrap_or_else(|| LaneState::new(lane));
         let mut after = before.clone();
         let Ok(event) = InboxEvent::decode(&record.payload) else {
+            after.pass_over(record.offset, record.timestamp_ms, None);
             snapshots.push(after);
             return Ok(());
         };

@@ -137,13 +137,17 @@ impl OrchestratorLane {
         let now = world.instant();
         let Some(core) = &mut self.core else { return Ok(()) };
         let altered = mutate::records(world, self.worker, self.lane, records, core.state())?;
-        core.fold(altered.as_deref().unwrap_or(records), mode, now).map_err(|why| Stop::Halt(why.to_string()))?;
+        let taken = core.fold(altered.as_deref().unwrap_or(records), mode, now);
+        let taken = taken.map_err(|fault| Stop::Halt(format!("{fault:?}")))?;
         let position = core.position();
         world.oracle.folded(self.lane, position, core.state())?;
         if world.makes(Mistake::OffsetBeforeCheckpoint) {
             world.stands(ORCHESTRATOR, self.lane, position);
         }
-        world.coverage.count("records folded", records.len() as u64);
+        world.coverage.count("records folded", taken as u64);
+        if core.owes_checkpoint() {
+            world.coverage.count("checkpoints owed", 1);
+        }
         Ok(())
     }
 
@@ -155,6 +159,9 @@ impl OrchestratorLane {
 
     /// Folds to the log's end without a command.
     fn catch_up(&mut self, world: &mut World) -> Result<Did, Stop> {
+        if self.core.as_ref().is_some_and(LaneCore::owes_checkpoint) {
+            return self.write_owed(world);
+        }
         let records = self.next_records(world);
         if records.is_empty() {
             self.phase = Phase::Recover;
@@ -168,6 +175,18 @@ impl OrchestratorLane {
         }
         world.point(Point::OrchestratorCaughtUp)?;
         Ok(Did::Something)
+    }
+
+    /// A record was set aside: nothing is folded before a checkpoint lies behind it.
+    fn write_owed(&mut self, world: &mut World) -> Result<Did, Stop> {
+        let outgoing = self.core.as_mut().map(|core| core.emitter().take()).unwrap_or_default();
+        self.publish(world, outgoing)?;
+        let (issued, acknowledged) = self.tickets(world);
+        let now = world.instant();
+        if let Some(core) = &mut self.core {
+            core.keep_checkpoint(issued, acknowledged, now);
+        }
+        Ok(self.wake(world)?.unwrap_or(Did::Nothing))
     }
 
     /// Says again what may not have been heard.
@@ -194,8 +213,9 @@ impl OrchestratorLane {
         if let Some(did) = self.wake(world)? {
             return Ok(did);
         }
+        let owes_checkpoint = self.core.as_ref().is_some_and(LaneCore::owes_checkpoint);
         let records = self.next_records(world);
-        if records.is_empty() || self.outbox.is_full() {
+        if records.is_empty() || self.outbox.is_full() || owes_checkpoint {
             return Ok(Did::Nothing);
         }
         self.fold(world, &records, Mode::Live)?;

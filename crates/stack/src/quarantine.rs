@@ -97,6 +97,8 @@ async fn put_back(settings: &KafkaSettings, record: &Quarantined) -> anyhow::Res
         headers: HEADERS.into_iter().filter_map(header).collect(),
     };
     let publisher = Publisher::new(settings)?;
+    let partitions = publisher.partitions(&record.topic).await?.unwrap_or(0);
+    ensure!(partitions > record.partition, "{:?} has no partition {}: make it first", record.topic, record.partition);
     let receipt = publisher.send(vec![outgoing]).await?;
     tokio::time::timeout(ACKNOWLEDGED, receipt).await.context("Kafka did not acknowledge the record in time")??;
     Ok(())

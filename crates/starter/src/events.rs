@@ -121,6 +121,17 @@ pub(crate) fn result_malformed(lane: Lane, offset: i64, error: &dyn Display) {
     STARTER_ALARMS.add(1, &[("alarm", "malformed-result")]);
 }
 
+/// One of these results makes the code panic: they are applied one by one.
+pub(crate) fn batch_panicked(lane: Lane, first: i64, records: usize, why: &str) {
+    error!(lane = lane.0, first, records, why, "a batch of results panics");
+}
+
+/// A result makes the code panic, again and again; the position moves past it, its saga stays pending.
+pub(crate) fn result_poison(lane: Lane, offset: i64, why: &str) {
+    error!(lane = lane.0, offset, alarm = "poison", why, "result set aside");
+    STARTER_ALARMS.add(1, &[("alarm", "poison")]);
+}
+
 /// Somebody else has moved the lane on.
 pub(crate) fn fenced(lane: Lane, expected: i64, found: i64) {
     warn!(lane = lane.0, expected, found, "fenced");

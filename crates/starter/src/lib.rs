@@ -12,6 +12,7 @@ mod collect;
 mod events;
 pub mod keys;
 pub mod lanes;
+mod poison;
 mod publish;
 mod results;
 pub mod start;

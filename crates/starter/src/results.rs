@@ -10,6 +10,7 @@ use redis_txn::CommitError;
 use saga_core::ids::Lane;
 use saga_core::record::{ResultRecord, SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
+use service_kit::panics::caught;
 use telemetry::context::{self, Message};
 use telemetry::metrics::QUARANTINED;
 use tracing::Span;
@@ -19,6 +20,7 @@ use crate::business::Business;
 use crate::events::{self, Occasion};
 use crate::keys::{lane_key, pending_key};
 use crate::lanes::Open;
+use crate::poison::Failure;
 use crate::{Shared, publish};
 
 /// Most results in one EXEC: two windows. Each watches a subject, and the cost of WATCH grows with the square of the keys.
@@ -65,7 +67,7 @@ impl<B: Business> LaneRunner for ResultsRunner<B> {
         let mut position = lane.fetch_from(stored.as_ref().map(|stored| stored.results_next)).await?;
         if stored.is_none() {
             // From now on a missing key means a lost store, never a new lane.
-            position = self.commit(id, position, position, Vec::new()).await?;
+            position = self.commit(id, position, position, Vec::new()).await.map_err(LaneFault::from)?;
         }
         lane.set_stored(position);
         let pending: Vec<u64> = stored.unwrap_or_default().pending().collect();
@@ -176,7 +178,7 @@ impl<B: Business> ResultsRunner<B> {
         Ok(entries)
     }
 
-    fn quarantined(&self, lane: Lane, record: &Record, reason: String) -> Outgoing {
+    pub(crate) fn quarantined(&self, lane: Lane, record: &Record, reason: String) -> Outgoing {
         let topic = &self.shared.results_topic;
         QUARANTINED.add(1, &[("topic", topic)]);
         let set_aside = Quarantined::new(topic, lane.0, record.offset, reason, &record.payload, &record.headers);
@@ -186,35 +188,50 @@ impl<B: Business> ResultsRunner<B> {
     /// Applies records that begin at `position`; answers the position after them.
     async fn apply(&self, lane: Lane, mut position: i64, records: &[Record]) -> Result<i64, LaneFault> {
         for chunk in records.chunks(MAX_RESULTS_PER_EXEC) {
-            let mut results = Vec::with_capacity(chunk.len());
-            let mut halt = None;
-            let mut set_aside = Vec::new();
-            let mut next = position;
-            for record in chunk {
-                match ResultRecord::decode(&record.payload) {
-                    Ok(news) => results.push(self.incoming(lane, record, news)),
-                    Err(error @ DecodeError::Malformed { .. }) => {
-                        events::result_malformed(lane, record.offset, &error);
-                        set_aside.push(self.quarantined(lane, record, error.to_string()));
-                    }
-                    Err(error @ DecodeError::UnknownFormat { .. }) => {
-                        halt = Some(HaltReason::UnknownFormat(format!("offset {}: {error}", record.offset)));
-                        break;
-                    }
+            position = match self.apply_chunk(lane, position, chunk).await {
+                Ok(next) => next,
+                Err(Failure::Panicked(why)) => {
+                    events::batch_panicked(lane, position, chunk.len(), &why);
+                    self.apply_each(lane, position, chunk).await?
                 }
-                next = record.offset + 1;
-            }
-            // Only what lies in the quarantine may be passed over.
-            if !set_aside.is_empty() {
-                let sent = publish::send(&self.shared.publisher, set_aside).await;
-                sent.map_err(|error| LaneFault::Restart(format!("set records aside: {error}")))?;
-            }
-            position = self.commit(lane, position, next, results).await?;
-            if let Some(reason) = halt {
-                return Err(reason.into());
+                Err(Failure::Fault(fault)) => return Err(fault),
             }
         }
         Ok(position)
+    }
+
+    /// The same in one EXEC.
+    pub(crate) async fn apply_chunk(&self, lane: Lane, position: i64, chunk: &[Record]) -> Result<i64, Failure> {
+        let mut results = Vec::with_capacity(chunk.len());
+        let mut halt = None;
+        let mut set_aside = Vec::new();
+        let mut next = position;
+        for record in chunk {
+            match caught(|| ResultRecord::decode(&record.payload)).map_err(Failure::Panicked)? {
+                Ok(news) => results.push(self.incoming(lane, record, news)),
+                Err(error @ DecodeError::Malformed { .. }) => {
+                    events::result_malformed(lane, record.offset, &error);
+                    set_aside.push(self.quarantined(lane, record, error.to_string()));
+                }
+                Err(error @ DecodeError::UnknownFormat { .. }) => {
+                    halt = Some(HaltReason::UnknownFormat(format!("offset {}: {error}", record.offset)));
+                    break;
+                }
+            }
+            next = record.offset + 1;
+        }
+        self.send_aside(set_aside).await?;
+        let position = self.commit(lane, position, next, results).await?;
+        halt.map_or(Ok(position), |reason| Err(LaneFault::from(reason).into()))
+    }
+
+    /// Only what lies in the quarantine may be passed over.
+    pub(crate) async fn send_aside(&self, records: Vec<Outgoing>) -> Result<(), LaneFault> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let sent = publish::send(&self.shared.publisher, records).await;
+        sent.map_err(|error| LaneFault::Restart(format!("set records aside: {error}")))
     }
 
     fn incoming(&self, lane: Lane, record: &Record, news: ResultRecord) -> Incoming {
@@ -240,7 +257,13 @@ impl<B: Business> ResultsRunner<B> {
     }
 
     /// One EXEC; then, and only then, whoever waits is answered.
-    async fn commit(&self, lane: Lane, expected: i64, next: i64, results: Vec<Incoming>) -> Result<i64, LaneFault> {
+    pub(crate) async fn commit(
+        &self,
+        lane: Lane,
+        expected: i64,
+        next: i64,
+        results: Vec<Incoming>,
+    ) -> Result<i64, Failure> {
         let told: Vec<Told> = results.iter().map(Told::of).collect();
         let batch = ResultBatch {
             business: self.shared.business.clone(),
@@ -250,11 +273,11 @@ impl<B: Business> ResultsRunner<B> {
             next,
             results,
         };
-        let (fates, corrupt) = match self.shared.store.lane_queue(lane.0).run(batch).await.map_err(restart)? {
+        let (fates, corrupt) = match self.shared.store.lane_queue(lane.0).run(batch).await.map_err(Failure::from)? {
             BatchOutcome::Committed { fates, corrupt } => (fates, corrupt),
             BatchOutcome::Fenced { found } => {
                 events::fenced(lane, expected, found);
-                return Err(LaneFault::Restart(format!("fenced: expected {expected}, found {found}")));
+                return Err(LaneFault::Restart(format!("fenced: expected {expected}, found {found}")).into());
             }
         };
         // An ignored result that is foreign has not ended a sequence of ours.
@@ -264,7 +287,7 @@ impl<B: Business> ResultsRunner<B> {
             self.tell(told, *fate);
         }
         match corrupt {
-            Some(why) => Err(HaltReason::Corrupt(why).into()),
+            Some(why) => Err(LaneFault::from(HaltReason::Corrupt(why)).into()),
             None => Ok(next),
         }
     }

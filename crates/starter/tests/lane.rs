@@ -11,9 +11,11 @@ use event_stream::{
 };
 use local_servers::{Kafka, KafkaOptions, Redis};
 use proto::Wire;
+use proto::quarantine::{QUARANTINE, Quarantined};
 use redis_txn::{Store, Unread, View};
 use saga_core::ids::{Ordinal, SagaId, TraceContext};
 use saga_core::record::{InboxEvent, ResultRecord, SagaOutcome, SagaResult, Start};
+use saga_core::starter::StarterLane;
 use starter::{Application, Business, Decision, Heard, Plan, Settings, Starter, Waiter};
 use uuid::Uuid;
 
@@ -27,8 +29,10 @@ const LANES: u32 = 3;
 /// A port on which nobody listens.
 const NOBODY: &str = "127.0.0.1:1";
 
-/// Things that are free (empty) or taken by a saga.
-struct Things;
+/// Things that are free (empty) or taken by a saga; the end of `boom` makes it panic as long as there is a bug.
+struct Things {
+    bug: AtomicBool,
+}
 
 impl Business for Things {
     type Request = String;
@@ -58,6 +62,7 @@ impl Business for Things {
         }
     }
     fn apply(&self, view: &mut View<'_>, subject: &str, _result: &SagaResult) -> Result<Application, Unread> {
+        assert!(subject != "boom" || !self.bug.load(Ordering::Relaxed), "a bug");
         view.set(format!("thing:{subject}"), "done");
         Ok(Application::Applied)
     }
@@ -127,6 +132,7 @@ struct Stage {
     kafka: KafkaSettings,
     store: Store,
     orchestrator: Arc<Orchestrator>,
+    things: Arc<Things>,
     inbox: Consumer,
     redis: Mutex<Redis>,
     _folder: tempfile::TempDir,
@@ -144,7 +150,9 @@ impl Stage {
         // No lane may change its owner because the machine is busy: these tests are about the lanes that stay.
         let kafka = KafkaSettings { session_timeout: PATIENCE, ..KafkaSettings::new(brokers, name) };
         let topic = |kind| TopicSpec { name: format!("{name}.{kind}"), partitions: LANES, log_append_time: true };
-        event_stream::make_topics(&kafka, &[topic("inbox"), topic("results")], 1, 32 << 20, 8 << 20).await.unwrap();
+        let quarantine = TopicSpec { name: QUARANTINE.to_owned(), ..topic("") };
+        let topics = [topic("inbox"), topic("results"), quarantine];
+        event_stream::make_topics(&kafka, &topics, 1, 32 << 20, 8 << 20).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let redis = Redis::start(folder.path(), None).unwrap();
         let settings = redis_txn::Settings {
@@ -164,7 +172,8 @@ impl Stage {
         let (group, inbox) = (format!("{name}-orchestrator"), format!("{name}.inbox"));
         let inbox = Consumer::start(&kafka, &group, &inbox, orchestrator.clone()).unwrap();
         let store = Store::connect(settings).await.unwrap();
-        Self { name, kafka, store, orchestrator, inbox, redis: Mutex::new(redis), _folder: folder }
+        let things = Arc::new(Things { bug: AtomicBool::new(true) });
+        Self { name, kafka, store, orchestrator, things, inbox, redis: Mutex::new(redis), _folder: folder }
     }
 
     /// Starts a process and waits until its lanes take starts.
@@ -177,7 +186,7 @@ impl Stage {
             max_waiters: 100,
         };
         let store_id = self.store.id().await.unwrap();
-        let starter = Starter::new(settings, Arc::new(Things), self.store.clone(), store_id, publisher);
+        let starter = Starter::new(settings, self.things.clone(), self.store.clone(), store_id, publisher);
         let topic = format!("{}.results", self.name);
         let results = Consumer::start(&self.kafka, self.name, &topic, starter.runner()).unwrap();
         until(async || results.lanes().values().filter(|lane| lane.loaded).count() == LANES as usize).await;
@@ -302,4 +311,48 @@ async fn the_next_owner_sends_what_is_pending_and_applies_its_end() {
     expected.sort_unstable();
     assert_eq!(started, expected, "same ids, each once");
     stage.end(vec![second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_panics_is_set_aside_and_its_lane_goes_on() {
+    let stage = Stage::set("panics").await;
+    let process = stage.process(&stage.kafka.brokers).await;
+    let things = ["a", "b", "boom", "c", "d"];
+    let mut waiters: Vec<_> = things.iter().map(|thing| process.start(thing)).collect();
+    until(async || stage.orchestrator.starts().len() == things.len()).await;
+    // All in one lane or not: each lane that has the bad one goes on behind it.
+    let starts = stage.orchestrator.starts.lock().unwrap().clone();
+    for start in &starts {
+        stage.orchestrator.answer(start).await;
+    }
+    let mut boom = waiters.remove(2);
+    for waiter in &mut waiters {
+        assert!(matches!(heard(waiter).await, Heard::Ended(_)));
+    }
+    let quarantined = async || {
+        let survey = event_stream::survey(&stage.kafka, QUARANTINE, 1_000, PATIENCE).await.unwrap();
+        let all = survey.records.iter().map(|(_, record)| Quarantined::decode(&record.payload).unwrap());
+        all.filter(|record| record.topic == "panics.results").collect::<Vec<_>>()
+    };
+    until(async || !quarantined().await.is_empty()).await;
+    let [set_aside] = quarantined().await.try_into().unwrap();
+    assert!(set_aside.reason.contains("3 times") && set_aside.reason.contains("a bug"), "{}", set_aside.reason);
+    let lane = Lane(set_aside.partition);
+    let lane_next = async || {
+        let value = stage.value(&starter::keys::lane_key(lane)).await.unwrap();
+        StarterLane::decode(&value).unwrap().results_next
+    };
+    until(async || lane_next().await > set_aside.offset).await;
+    assert_eq!((stage.pending().await, process.starter.pending()), (1, 1), "its saga is pending, for all to see");
+    assert_ne!(stage.value("thing:boom").await.unwrap(), "done");
+
+    // Mended, and put back as `quarantine retry` does.
+    stage.things.bug.store(false, Ordering::Relaxed);
+    let topic = set_aside.topic.as_str().into();
+    let again = Outgoing { topic, lane, payload: set_aside.payload, headers: Vec::new() };
+    stage.orchestrator.publisher.send(vec![again]).await.unwrap().await.unwrap();
+    assert!(matches!(heard(&mut boom).await, Heard::Ended(_)));
+    assert_eq!((stage.pending().await, stage.value("thing:boom").await.unwrap()), (0, Bytes::from("done")));
+    drop((waiters, boom));
+    stage.end(vec![process]).await;
 }

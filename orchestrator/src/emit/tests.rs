@@ -2,6 +2,7 @@ use std::future::{Ready, ready};
 
 use saga_core::ended::EndedSequences;
 use saga_core::ids::{CommandId, Direction, Ordinal, Starter};
+use saga_core::record::{SagaOutcome, SagaResult};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -62,9 +63,43 @@ fn a_command_continues_its_cause_or_rejoins_its_saga() {
 fn names_of_results_topics_are_bounded() {
     let mut emitter = Emitter::new(Lane(0));
     for number in 0..MAX_RESULT_TOPICS * 3 {
-        assert_eq!(&*emitter.result_topic(format!("t{number}")), format!("t{number}"));
+        assert_eq!(&*emitter.result_topic(format!("t{number}")).0, format!("t{number}"));
         assert!(emitter.result_topics.len() <= MAX_RESULT_TOPICS);
     }
+}
+
+#[test]
+fn news_for_a_topic_that_is_not_there_goes_to_the_quarantine() {
+    let mut emitter = Emitter::new(Lane(3));
+    let news = |starter: &str| {
+        let starter = Starter { name: starter.to_owned(), store: Uuid::nil() };
+        let ordinal = Ordinal { starter, lane: Lane(3), sequence: 1 };
+        let trace = TraceContext::default();
+        ResultRecord::Ended(SagaResult { saga: SagaId(Uuid::nil()), ordinal, outcome: SagaOutcome::Completed, trace })
+    };
+    let tell = |emitter: &mut Emitter, starter: &str, offset: i64| {
+        emitter.result(format!("{starter}.results"), &news(starter), &TraceContext::default(), offset);
+    };
+    for (starter, offset) in [("order", 7), ("ghost", 8), ("order", 9), ("ghost", 10)] {
+        tell(&mut emitter, starter, offset);
+    }
+    while let Some((doubtful, topic)) = emitter.doubtful() {
+        match topic.to_string().as_str() {
+            "order.results" => emitter.is_there("order.results"),
+            _ => emitter.has_nowhere_to_go(doubtful, "no such topic".to_owned()),
+        }
+    }
+    let sent = emitter.take();
+    let topics: Vec<&str> = sent.iter().map(|record| &*record.topic).collect();
+    assert_eq!(topics, ["order.results", QUARANTINE, "order.results", QUARANTINE]);
+    let set_aside = Quarantined::decode(&sent[3].payload).unwrap();
+    assert_eq!((set_aside.topic.as_str(), set_aside.partition, set_aside.offset), ("ghost.results", 3, 10));
+    assert_eq!(set_aside.payload, news("ghost").encode());
+    // What is there is not doubted again, what is not there is.
+    ["order", "ghost"].into_iter().for_each(|starter| tell(&mut emitter, starter, 11));
+    assert_eq!(emitter.doubtful().map(|(doubtful, _)| doubtful), Some(Doubtful { place: 1, cause: 11 }));
+    emitter.take();
+    assert_eq!(emitter.doubtful(), None);
 }
 
 #[tokio::test]

@@ -118,6 +118,10 @@ impl Stack {
         Orchestrator { process: process.unwrap(), port }
     }
 
+    pub fn definitions(&self) -> PathBuf {
+        self.folder.path().join("definitions")
+    }
+
     pub async fn store(&self) -> Store {
         Store::connect(redis_txn::Settings {
             address: self.redis.address(),

@@ -204,6 +204,7 @@ fn write_attention(attention: Attention) -> parts::Attention {
         AttentionCause::Stale => parts::AttentionCause::Stale,
         AttentionCause::RefusedRetriable => parts::AttentionCause::RefusedRetriable,
         AttentionCause::CancelledWithoutUndo => parts::AttentionCause::CancelledWithoutUndo,
+        AttentionCause::SetAside => parts::AttentionCause::SetAside,
     };
     parts::Attention { cause: cause.into(), step: write_index(attention.step), since_ms: attention.since_ms }
 }
@@ -214,6 +215,7 @@ fn read_attention(attention: parts::Attention, steps: usize) -> Result<Attention
         Ok(parts::AttentionCause::Stale) => AttentionCause::Stale,
         Ok(parts::AttentionCause::RefusedRetriable) => AttentionCause::RefusedRetriable,
         Ok(parts::AttentionCause::CancelledWithoutUndo) => AttentionCause::CancelledWithoutUndo,
+        Ok(parts::AttentionCause::SetAside) => AttentionCause::SetAside,
         Ok(parts::AttentionCause::Unspecified) | Err(_) => {
             return Err(unknown_number("cause of attention", attention.cause));
         }

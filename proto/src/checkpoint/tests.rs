@@ -91,6 +91,7 @@ fn attention() -> impl Strategy<Value = Attention> {
         AttentionCause::Stale,
         AttentionCause::RefusedRetriable,
         AttentionCause::CancelledWithoutUndo,
+        AttentionCause::SetAside,
     ]);
     (cause, 0..STEPS, any::<i64>()).prop_map(|(cause, step, since_ms)| Attention { cause, step, since_ms })
 }

@@ -34,6 +34,7 @@ impl LaneState {
 
 impl Turn<'_> {
     fn operator_retry(&mut self) -> Verdict {
+        self.release();
         for step in 0..self.saga().steps.len() {
             if self.saga().awaits(step).is_some() {
                 if let Some(state) = self.step_mut(step) {

@@ -179,7 +179,8 @@ impl<'a> Turn<'a> {
             change(state);
             state.stop_waiting();
         }
-        let waited = |attention: Attention| attention.step == step && attention.cause == AttentionCause::Unanswered;
+        let ends = |cause| matches!(cause, AttentionCause::Unanswered | AttentionCause::SetAside);
+        let waited = |attention: Attention| attention.step == step && ends(attention.cause);
         if self.saga.attention.is_some_and(waited) {
             self.saga_mut().attention = None;
         }
@@ -195,6 +196,13 @@ impl<'a> Turn<'a> {
         let saga = self.saga.id;
         let step = self.step_name(step);
         self.alarm(Alarm::NeedsAttention { saga, step, cause });
+    }
+
+    /// Somebody has looked at a held saga: it is asked for again like any other.
+    pub(super) fn release(&mut self) {
+        if self.saga.is_held() {
+            self.saga_mut().attention = None;
+        }
     }
 
     pub(super) fn step_name(&self, step: StepIndex) -> String {

@@ -96,13 +96,17 @@ impl Rig {
         let before = self.state.clone();
         let step = self.state.step(&record);
         self.log.push(record);
+        self.check(&before);
+        step
+    }
+
+    fn check(&self, before: &LaneState) {
         assert_eq!(invariants::check_lane(&self.state), []);
-        assert_eq!(invariants::check_growth(&before, &self.state), []);
+        assert_eq!(invariants::check_growth(before, &self.state), []);
         let sagas = self.state.sagas().values().cloned();
         let definitions = self.state.definitions().iter().cloned();
         let rebuilt = LaneState::restore(self.state.head(), definitions, sagas).expect("a sound state");
         assert_eq!(rebuilt, self.state);
-        step
     }
 
     fn line(&mut self, words: &[&str]) -> String {
@@ -125,11 +129,26 @@ impl Rig {
                 let saga = self.state.saga(saga_id(self.sequence)).expect("an open saga");
                 saga.attention.map_or("none".to_owned(), |attention| format!("{:?}", attention.cause))
             }
+            ["again"] => describe_all(&self.state.awaited()),
+            ["lost", rest @ ..] => {
+                let event = (!rest.is_empty()).then(|| self.event(rest));
+                describe_all(&self.pass_over(event))
+            }
             _ => {
                 let event = self.event(words);
                 self.tell(event)
             }
         }
+    }
+
+    /// A record that cannot be folded, with every check there is.
+    fn pass_over(&mut self, event: Option<InboxEvent>) -> Vec<Effect> {
+        let before = self.state.clone();
+        let effects = self.state.pass_over(before.next_offset(), self.now_ms, event.as_ref());
+        let event = event.unwrap_or(InboxEvent::FoldVersion(0));
+        self.log.push(InboxRecord { offset: before.next_offset(), time_ms: self.now_ms, event });
+        self.check(&before);
+        effects
     }
 
     fn event(&self, words: &[&str]) -> InboxEvent {

@@ -1,0 +1,180 @@
+//! Records that make the fold panic, on a real broker and a real Redis: tried three times, set aside, and never folded
+//! again, not even by a program that could.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{INBOX, LANES, PATIENCE, Stack, eventually, start};
+use event_stream::{Consumer, Lane};
+use orchestrator::definitions::Definitions;
+use orchestrator::homes::Homes;
+use orchestrator::lane_loop::{Runner, Shared};
+use orchestrator::poison::{Probe, Suspects};
+use orchestrator::summary::{Summaries, SummaryRule};
+use orchestrator::view::{Question, Registry};
+use proto::Wire;
+use proto::quarantine::{QUARANTINE, Quarantined};
+use saga_core::ids::{Direction, SagaId};
+use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply, SagaOutcome, UndoCause};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// The lanes of an orchestrator, without its process.
+struct Lanes {
+    consumer: Consumer,
+    registry: Registry,
+}
+
+impl Lanes {
+    async fn start(stack: &Stack, probe: Option<Probe>) -> Self {
+        let registry = Registry::default();
+        let participants = ["stock", "payment"].map(str::to_owned);
+        let shared = Shared {
+            store: stack.store().await,
+            publisher: stack.publisher.clone(),
+            definitions: Arc::new(Definitions::load(&stack.definitions(), &participants).unwrap()),
+            registry: registry.clone(),
+            epoch: Instant::now(),
+            checkpoint_interval: Duration::from_secs(3_600),
+            checkpoint_records: 1_000_000,
+            drain_deadline: Duration::from_secs(1),
+            summaries: SummaryRule { which: Summaries::Off, slow_ms: 0 },
+            suspects: Suspects::default(),
+            homes: Homes::default(),
+            probe,
+        };
+        let runner = Arc::new(Runner::new(Arc::new(shared)));
+        let consumer = Consumer::start(&stack.settings, orchestrator::GROUP, INBOX, runner).unwrap();
+        let lanes = Self { consumer, registry };
+        lanes.loaded().await;
+        lanes
+    }
+
+    async fn loaded(&self) {
+        let all =
+            || (self.consumer.lanes().values().filter(|lane| lane.loaded).count() == LANES as usize).then_some(());
+        eventually("all lanes are loaded", all).await;
+    }
+
+    /// The saga as its lane sees it; none if it is not open.
+    async fn view(&self, lane: u32, saga: SagaId) -> Option<serde_json::Value> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let questions = self.registry.lanes().get(&Lane(lane)).map(|entry| entry.questions.clone());
+            let (answer, answered) = oneshot::channel();
+            if let Some(questions) = questions
+                && questions.send(Question { saga, answer }).await.is_ok()
+                && let Ok(view) = answered.await
+            {
+                return view.map(|view| serde_json::to_value(view).unwrap());
+            }
+            assert!(Instant::now() < end, "the lane does not answer");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn end(self) {
+        self.consumer.shutdown(PATIENCE).await;
+    }
+}
+
+async fn quarantined(stack: &Stack, count: usize) -> Vec<Quarantined> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let survey = event_stream::survey(&stack.settings, QUARANTINE, 100, PATIENCE).await.unwrap();
+        if survey.records.len() >= count {
+            return survey.records.iter().map(|(_, record)| Quarantined::decode(&record.payload).unwrap()).collect();
+        }
+        assert!(Instant::now() < end, "{} of {count} are set aside", survey.records.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_panics_is_set_aside_for_ever_and_its_saga_held() {
+    let stack = Stack::start().await;
+    let tries = Arc::new(AtomicU32::new(0));
+    let counted = tries.clone();
+    let probe: Probe = Arc::new(move |record: &InboxRecord| {
+        let is_poison = match &record.event {
+            InboxEvent::Reply(reply) => {
+                matches!(&reply.outcome, Outcome::Applied { output } if output == "poison")
+            }
+            InboxEvent::Start(start) => start.definition == "hasty",
+            _ => false,
+        };
+        if is_poison {
+            counted.fetch_add(1, Ordering::Relaxed);
+            panic!("planted");
+        }
+    });
+    let lanes = Lanes::start(&stack, Some(probe)).await;
+    let [held, other] = [stack.start_saga(0, 0, "buy").await, stack.start_saga(0, 1, "buy").await];
+    let reserve = stack.command(held, "reserve", Direction::Action).await;
+    let neighbour = stack.command(other, "reserve", Direction::Action).await;
+    let answer = |command: &saga_core::record::Command, output: &'static [u8]| {
+        let (id, ordinal) = (command.id.clone(), command.ordinal.clone());
+        InboxEvent::Reply(Reply { id, ordinal, outcome: Outcome::Applied { output: Bytes::from_static(output) } })
+    };
+    let poison = answer(&reserve, b"poison").encode();
+    let sent = Instant::now();
+    stack.send_together(0, [poison.clone(), answer(&neighbour, b"r").encode()]).await;
+    // Restarts repeat what is awaited; what counts is that the other saga goes on.
+    let charge = loop {
+        let next = || stack.watched.with(|seen| seen.commands.get_mut(&other).and_then(|waiting| waiting.pop_front()));
+        let command = eventually("the other saga goes on", next).await;
+        if command.id.step == "charge" {
+            break command;
+        }
+    };
+    println!("the other saga went on after {:?}", sent.elapsed());
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+    let [set_aside] = quarantined(&stack, 1).await.try_into().unwrap();
+    assert_eq!((set_aside.topic.as_str(), set_aside.partition, &set_aside.payload), (INBOX, 0, &poison));
+    assert!(set_aside.reason.contains("planted"), "{}", set_aside.reason);
+    let view = lanes.view(0, held).await.unwrap();
+    assert_eq!(view["needs_attention"]["cause"], "SetAside", "{view}");
+    lanes.end().await;
+
+    // A later program could fold it, and does not: the checkpoint lies behind it.
+    stack.watched.with(|seen| seen.commands.remove(&held));
+    let lanes = Lanes::start(&stack, None).await;
+    stack.applied(&charge, "").await;
+    assert_eq!(stack.result(other).await.outcome, SagaOutcome::Completed);
+    let view = lanes.view(0, held).await.unwrap();
+    assert_eq!(
+        (&view["needs_attention"]["cause"], &view["steps"][0]["awaits"]),
+        (&"SetAside".into(), &"action".into())
+    );
+    assert!(stack.watched.with(|seen| !seen.commands.contains_key(&held)), "a held saga is not asked for again");
+    // What lies in the quarantine, put back, sets it going.
+    stack.send_bytes(0, set_aside.payload).await;
+    let charge = stack.command(held, "charge", Direction::Action).await;
+    stack.applied(&charge, "").await;
+    assert_eq!(stack.result(held).await.outcome, SagaOutcome::Completed);
+    lanes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_panics_ends_as_refused() {
+    let stack = Stack::start().await;
+    let probe: Probe = Arc::new(|record: &InboxRecord| {
+        assert!(!matches!(&record.event, InboxEvent::Start(start) if start.definition == "hasty"), "planted");
+    });
+    let lanes = Lanes::start(&stack, Some(probe)).await;
+    let [bad, good] = [SagaId(Uuid::now_v7()), SagaId(Uuid::now_v7())];
+    let starts = [start(bad, 1, 0, "hasty"), start(good, 1, 1, "buy")];
+    stack.send_together(1, starts.map(|start| InboxEvent::Start(start).encode())).await;
+    stack.command(good, "reserve", Direction::Action).await;
+    let outcome = stack.result(bad).await.outcome;
+    assert!(matches!(&outcome, SagaOutcome::Undone { cause: UndoCause::Invalid, .. }), "{outcome:?}");
+    assert_eq!(quarantined(&stack, 1).await.len(), 1);
+    // Its starter sends it once more: it has ended.
+    stack.send(1, &InboxEvent::Start(start(bad, 1, 0, "hasty"))).await;
+    assert_eq!(quarantined(&stack, 2).await.len(), 2);
+    assert_eq!(stack.watched.with(|seen| seen.results[&bad].len()), 1);
+    lanes.end().await;
+}
