@@ -1,6 +1,7 @@
 //! What happens in the gateway: one call for the log line and the metric.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -11,14 +12,19 @@ use telemetry::metrics::{
 
 use crate::contract::Route;
 use crate::decide::Attempt;
+use crate::proxy::Proxy;
 
 /// Requests without an answer are said this often.
 static GIVEN_UP: Throttle = Throttle::new(Duration::from_secs(1));
 
+/// Shows from now on how many requests are under way.
+pub(crate) fn show(proxy: &Arc<Proxy>, in_flight: fn(&Proxy) -> usize) {
+    GATEWAY_IN_FLIGHT.read(&[], proxy, move |proxy| in_flight(proxy) as f64);
+}
+
 /// A request of the contract has its answer.
-pub(crate) fn answered(route: &Route, status: StatusCode, since: Instant, in_flight: usize) {
+pub(crate) fn answered(route: &Route, status: StatusCode, since: Instant) {
     GATEWAY_REQUESTS.add(1, &[("route", route.pattern), ("status", status.as_str())]);
-    GATEWAY_IN_FLIGHT.set(in_flight as f64, &[]);
     GATEWAY_SECONDS.record(since.elapsed().as_secs_f64(), &[("route", route.pattern)]);
 }
 

@@ -80,7 +80,7 @@ struct Tried {
 impl Proxy {
     pub(crate) fn new(settings: &Settings, [orders, stock, payment]: [Arc<Upstreams>; 3]) -> Arc<Self> {
         let max_requests = settings.max_requests.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self {
+        let proxy = Arc::new(Self {
             orders,
             stock,
             payment,
@@ -90,7 +90,14 @@ impl Proxy {
             request_timeout: settings.request_timeout(),
             max_body_bytes: settings.max_body_bytes,
             incoming_traces: settings.incoming_traces,
-        })
+        });
+        events::show(&proxy, Self::in_flight);
+        proxy
+    }
+
+    /// Requests that are taken and not answered yet.
+    fn in_flight(&self) -> usize {
+        self.max_requests - self.places.available_permits()
     }
 
     pub(crate) fn router(self: Arc<Self>) -> Router {
@@ -278,7 +285,7 @@ async fn handle(State(proxy): State<Arc<Proxy>>, mut request: Request) -> Respon
     let trace = RequestTrace::begin(route.method.as_str(), route.pattern, request.uri().path(), request.headers());
     let response = trace.run(proxy.answer(route, request, &trace, since)).await;
     trace.answered(response.status().as_u16());
-    events::answered(route, response.status(), since, proxy.max_requests - proxy.places.available_permits());
+    events::answered(route, response.status(), since);
     response
 }
 

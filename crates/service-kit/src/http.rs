@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -67,6 +68,9 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
     let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
     let places = Arc::new(Semaphore::new(max_connections as usize));
     let abort = CancellationToken::new();
+    // Not the places that are taken: the loop itself holds one for the next connection.
+    let open = Arc::new(AtomicUsize::new(0));
+    HTTP_CONNECTIONS.read(&[("port", limits.port)], &open, |open| open.load(Ordering::Relaxed) as f64);
     loop {
         let place = tokio::select! {
             biased;
@@ -83,16 +87,12 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
                 // A child of its own: all connections on one token would share its lock at every poll.
                 let (router, shutdown, abort) = (router.clone(), shutdown.child_token(), abort.clone());
                 let connection = serve_connection(stream, router, limits.header_timeout, shutdown, abort);
-                let (port, places) = (limits.port, places.clone());
-                let show = move || {
-                    let open = max_connections as usize - places.available_permits();
-                    HTTP_CONNECTIONS.set(open as f64, &[("port", port)]);
-                };
-                show();
+                open.fetch_add(1, Ordering::Relaxed);
+                let open = open.clone();
                 tokio::spawn(async move {
                     connection.await;
+                    open.fetch_sub(1, Ordering::Relaxed);
                     drop(place);
-                    show();
                 });
             }
             Err(error) => {
@@ -245,6 +245,24 @@ mod tests {
         shutdown.cancel();
         tokio::time::timeout(WAIT, serving).await.expect("ended").expect("joined");
         assert_eq!(client.await.expect("client"), "", "cut off without an answer");
+    }
+
+    #[tokio::test]
+    async fn the_gauge_of_connections_comes_to_rest_at_zero() {
+        let limits = Limits { port: "counted", ..Limits::default() };
+        let (address, ..) = start(Router::new(), limits).await;
+        let shows = async |open: u32| {
+            let series = format!("saga_http_connections{{port=\"counted\"}} {open}\n");
+            let deadline = tokio::time::Instant::now() + WAIT;
+            while !telemetry::metrics::render().contains(&series) {
+                assert!(tokio::time::Instant::now() < deadline, "never {series}");
+                tokio::task::yield_now().await;
+            }
+        };
+        let both = (TcpStream::connect(address).await.expect("one"), TcpStream::connect(address).await.expect("two"));
+        shows(2).await;
+        drop(both);
+        shows(0).await;
     }
 
     #[tokio::test]

@@ -51,7 +51,7 @@ fn close<B: Business>(
     mut members: Vec<Member<B::Request>>,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
-    events::window_closed(members.len(), shared.waiters.taken());
+    events::window_closed(members.len());
     let Some(choice) = shared.lanes.choose(Instant::now()) else {
         let sagas: Vec<_> = members.iter().map(|member| member.saga).collect();
         fail(shared, &sagas, &StartError::NoLane);

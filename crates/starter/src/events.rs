@@ -9,7 +9,7 @@ use telemetry::context;
 use telemetry::logs::Throttle;
 use telemetry::metrics::{
     STARTER_ALARMS, STARTER_DELIVERY_FAILED, STARTER_FENCED, STARTER_IGNORED, STARTER_PENDING, STARTER_PENDING_OLDEST,
-    STARTER_REQUESTS, STARTER_RESENT, STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_UNDO_NOTICES, STARTER_WAITING,
+    STARTER_REQUESTS, STARTER_RESENT, STARTER_RESULTS, STARTER_STAGE_SECONDS, STARTER_UNDO_NOTICES,
     STARTER_WINDOW_SIZE,
 };
 use tracing::{debug, error, info, warn};
@@ -28,9 +28,8 @@ pub(crate) fn pending(count: usize, oldest: Duration) {
 }
 
 /// A window goes into its transaction.
-pub(crate) fn window_closed(members: usize, waiting: usize) {
+pub(crate) fn window_closed(members: usize) {
     STARTER_WINDOW_SIZE.record(members as f64, &[]);
-    STARTER_WAITING.set(waiting as f64, &[]);
 }
 
 /// The EXEC of a window is known to have happened.

@@ -113,6 +113,7 @@ impl<B: Business> Starter<B> {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });
+        shared.waiters.show();
         let (queue, requests) = mpsc::channel(MAX_QUEUED);
         shared.tasks.spawn(collect::collect(shared.clone(), requests));
         let showing = shared.clone();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis_txn::CommitError;
 use saga_core::ids::{Lane, SagaId};
 use saga_core::record::SagaResult;
+use telemetry::metrics::STARTER_WAITING;
 use tokio::sync::oneshot;
 
 /// Why this process refuses to take a request; nothing has been read or written.
@@ -62,7 +63,8 @@ impl<A> Clone for Waiters<A> {
 
 struct Shared<A> {
     limit: usize,
-    places: AtomicUsize,
+    /// Counted apart from the requests, so that whoever reads the metrics does not hold them.
+    places: Arc<AtomicUsize>,
     tickets: AtomicU64,
     waiting: Mutex<HashMap<SagaId, Entry<A>>>,
 }
@@ -86,7 +88,7 @@ impl<A> Waiters<A> {
         Self {
             shared: Arc::new(Shared {
                 limit,
-                places: AtomicUsize::new(0),
+                places: Arc::default(),
                 tickets: AtomicU64::new(0),
                 waiting: Mutex::new(HashMap::new()),
             }),
@@ -109,6 +111,11 @@ impl<A> Waiters<A> {
     /// How many places are taken.
     pub fn taken(&self) -> usize {
         self.shared.places.load(Ordering::Relaxed)
+    }
+
+    /// Shows how many requests wait among the metrics of the process.
+    pub(crate) fn show(&self) {
+        STARTER_WAITING.read(&[], &self.shared.places, |places| places.load(Ordering::Relaxed) as f64);
     }
 
     /// Notes that the saga is pending in the lane.
@@ -279,6 +286,18 @@ mod tests {
         assert_eq!(waiters.shared.waiting().len(), 1);
         assert!(waiters.register(saga(3)).is_ok());
         assert_eq!(waiters.taken(), 1, "the last one was dropped at once");
+    }
+
+    #[test]
+    fn the_gauge_of_who_waits_comes_to_rest_at_zero() {
+        let waiters = Waiters::<()>::new(2);
+        waiters.show();
+        let shown = || telemetry::metrics::render();
+        let first = waiters.register(saga(1)).unwrap();
+        let second = waiters.register(saga(2)).unwrap();
+        assert!(shown().contains("saga_starter_waiting 2\n"), "{}", shown());
+        drop((first, second));
+        assert!(shown().contains("saga_starter_waiting 0\n"), "{}", shown());
     }
 
     #[tokio::test]

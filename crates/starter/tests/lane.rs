@@ -248,6 +248,7 @@ async fn whoever_is_told_finds_the_result_applied() {
     let mut again = process.start("7");
     assert!(matches!(heard(&mut again).await, Heard::Answered(())));
     assert_eq!(stage.orchestrator.starts().len(), 20, "each was started once");
+    assert!(telemetry::metrics::render().contains("saga_starter_waiting "), "a starter shows who waits");
     stage.end(vec![process]).await;
 }
 

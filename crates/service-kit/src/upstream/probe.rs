@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use http::StatusCode;
 use telemetry::logs::Throttle;
+use telemetry::metrics::UPSTREAM_READY;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,7 @@ impl Upstreams {
     /// Starts the task that resolves names and asks each replica `GET /internal/ready`, until `shutdown`.
     pub fn spawn_probe(self: &Arc<Self>, shutdown: CancellationToken) -> JoinHandle<()> {
         let upstreams = self.clone();
+        UPSTREAM_READY.read(&[("upstream", self.name)], self, |upstreams| upstreams.counts().1 as f64);
         tokio::spawn(async move { shutdown.run_until_cancelled(upstreams.probe_for_ever()).await.unwrap_or(()) })
     }
 
@@ -67,8 +69,7 @@ impl Upstreams {
         }
     }
 
-    /// Looks every name up and takes over what was known of addresses that stay. A name that cannot be resolved keeps
-    /// what was last known: a DNS server in trouble must not take the service away.
+    /// Looks every name up and takes over what it finds. A name that cannot be resolved keeps what was last known: a DNS server in trouble must not take the service away.
     async fn resolve(&self) {
         let mut addresses = BTreeSet::new();
         for source in &self.sources {
@@ -89,6 +90,11 @@ impl Upstreams {
                 },
             }
         }
+        self.take_over(addresses);
+    }
+
+    /// These are the replicas from now on; what was known of those that stay is kept.
+    pub(super) fn take_over(&self, addresses: BTreeSet<SocketAddr>) {
         if addresses.len() > MAX_REPLICAS {
             tracing::warn!(upstream = self.name, found = addresses.len(), MAX_REPLICAS, "too many replicas");
         }
@@ -100,6 +106,11 @@ impl Upstreams {
             .map(|address| kept(address).unwrap_or_else(|| Replica::new(address)))
             .collect();
         *self.replicas.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        let now = self.replicas();
+        for gone in known.iter().filter(|replica| !now.iter().any(|kept| kept.address == replica.address)) {
+            let (upstream, replica, known_replicas) = (self.name, gone.address, now.len());
+            tracing::info!(upstream, %replica, known_replicas, "upstream replica has left the name");
+        }
     }
 
     pub(super) fn set_ready(&self, replica: &Replica, answer: Answer) {
@@ -117,7 +128,6 @@ impl Upstreams {
         };
         if replica.ready.swap(ready, Ordering::Relaxed) != ready {
             let (known, ready_count) = self.counts();
-            telemetry::metrics::UPSTREAM_READY.set(ready_count as f64, &[("upstream", self.name)]);
             tracing::info!(
                 upstream = self.name,
                 replica = %replica.address,

@@ -117,6 +117,24 @@ async fn probes_follow_readiness_and_refusal() {
 }
 
 #[tokio::test]
+async fn the_gauge_follows_replicas_that_come_and_leave_the_name() {
+    let (first, ..) = replica(BTreeMap::new()).await;
+    let (second, ..) = replica(BTreeMap::new()).await;
+    let upstreams = Upstreams::new("leaving", &format!("{first},{second}")).expect("setting");
+    let shown = |ready: u32| {
+        let series = format!("saga_upstream_ready{{upstream=\"leaving\"}} {ready}\n");
+        telemetry::metrics::render().contains(&series)
+    };
+    let probe = upstreams.spawn_probe(CancellationToken::new());
+    assert!(shown(0), "one that was never ready is shown too, or its absence could not be an alert");
+    eventually("both ready", || upstreams.counts() == (2, 2) && shown(2)).await;
+    // As a new look at the name has it, while the one that left still answers.
+    upstreams.take_over([first].into());
+    assert!(shown(1), "{}", telemetry::metrics::render());
+    probe.abort();
+}
+
+#[tokio::test]
 async fn names_are_resolved() {
     let (address, ..) = replica(BTreeMap::new()).await;
     for setting in [format!("localhost:{}", address.port()), format!("dns:localhost:{}", address.port())] {

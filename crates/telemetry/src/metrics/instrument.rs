@@ -1,6 +1,6 @@
 //! Counters, distributions and gauges over the OpenTelemetry SDK, shown in Prometheus text.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use opentelemetry::metrics::{BoundCounter, BoundGauge, BoundHistogram, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
@@ -114,6 +114,29 @@ impl Gauge {
         let make = || meter().f64_gauge(self.name).with_unit(self.unit).with_description(self.help).build();
         let bind = |attributes: &[_]| self.instrument.get_or_init(make).bind(attributes);
         self.series.with(labels, bind, |series| series.record(value));
+    }
+
+    /// Reads the series with these labels from `source` whenever somebody asks for the metrics. A number that can be
+    /// read at any time is shown so: one that is set when something happens stays behind when the last thing to happen
+    /// forgets it, or when two happen at once. A gauge is either set or read. When `source` is gone, the last value stays.
+    pub fn read<T: Send + Sync + 'static>(
+        &self,
+        labels: &[Label<'_>],
+        source: &Arc<T>,
+        value: impl Fn(&T) -> f64 + Send + Sync + 'static,
+    ) {
+        check(self, labels);
+        let attribute = |(name, value): &Label<'_>| opentelemetry::KeyValue::new(*name, (*value).to_owned());
+        let attributes: Vec<_> = labels.iter().map(attribute).collect();
+        let source = Arc::downgrade(source);
+        let builder = meter().f64_observable_gauge(self.name).with_unit(self.unit).with_description(self.help);
+        let _lives_with_the_meter = builder
+            .with_callback(move |observer| {
+                if let Some(source) = source.upgrade() {
+                    observer.observe(value(&source), &attributes);
+                }
+            })
+            .build();
     }
 }
 
