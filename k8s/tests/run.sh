@@ -138,6 +138,17 @@ check_observability() {
     echo "promtool   ok: every alert fires and is silent as its tests say, every query of the dashboard is one"
 }
 
+# The collector's configuration by the collector itself; its own distribution for Kubernetes has all parts, too.
+check_collector() {
+    local collector log=$work/collector.log
+    collector=$(command -v otelcol-contrib || command -v otelcol-k8s) || { skip "the collector's configuration: install otelcol-contrib"; return; }
+    export OTLP_BACKEND=localhost:4317
+    "$collector" validate --config="$root/k8s/observability/otel-collector.yml" > "$log" 2>&1 || { cat "$log" >&2; fail "otel-collector.yml is wrong"; }
+    sed 's/decision_wait:/decision_weight:/' "$root/k8s/observability/otel-collector.yml" > "$work/collector.yml"
+    ! "$collector" validate --config="$work/collector.yml" > "$log" 2>&1 || fail "the collector takes a misspelt setting"
+    echo "collector  ok: its configuration is one; a misspelt setting is refused"
+}
+
 check_strimzi() {
     crds=$cache/strimzi-crds-0.49.1
     if [ ! -d "$crds" ]; then
@@ -237,6 +248,7 @@ if find_python; then
     check_schemas
     check_policy
     check_observability
+    check_collector
     check_strimzi
     check_on_apiserver
 fi

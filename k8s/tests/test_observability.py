@@ -33,6 +33,11 @@ def forget_tests(sources, name, fires):
         ]
 
 
+def policy(sources, name):
+    policies = sources.collector["processors"]["tail_sampling"]["policies"]
+    return next(it for it in policies if it["name"] == name)
+
+
 # What is spoilt, and a part of what must be said about it.
 PLANTED = [
     (lambda it: it.metrics.pop("saga_attention"), "alert SagaNeedsAttention: saga_attention is not in docs/metrics.md"),
@@ -62,6 +67,9 @@ PLANTED = [
     (lambda it: panel(it, "Alerts").pop("description"), "Alerts: has no description"),
     (lambda it: panel(it, "Alerts")["targets"][0].update(datasource={"type": "prometheus", "uid": "x"}), "another source"),
     (lambda it: query(it, "Requests", "sum(rate(saga_gateway_requests_total[5m]))"), "shows other namespaces"),
+    (lambda it: policy(it, "stuck")["string_attribute"].update(key="saga.evnt"), "stuck: no span has the attribute saga.evnt"),
+    (lambda it: policy(it, "refused")["string_attribute"]["values"].append("refuse"), "refused: no span says refuse"),
+    (lambda it: policy(it, "rest")["probabilistic"].update(sampling_percentage=100), "kept whole or not at all"),
 ]
 
 

@@ -1,8 +1,8 @@
-"""What rules, dashboard and runbook must keep: each a function from what was read to findings."""
+"""What rules, dashboard, runbook and collector must keep: each a function from what was read to findings."""
 
-from . import alerts, dashboard, metrics
+from . import alerts, collector, dashboard, metrics
 
-RULES = (*metrics.RULES, *alerts.RULES, *dashboard.RULES)
+RULES = (*metrics.RULES, *alerts.RULES, *dashboard.RULES, *collector.RULES)
 
 
 def check(sources):

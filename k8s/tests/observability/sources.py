@@ -9,6 +9,8 @@ import yaml
 
 # | `saga_open_by_age` | `saga.open.by_age` | gauge | age | … |
 _METRIC = re.compile(r"^\| `([a-z0-9_]+)` \| [^|]+ \| (\w+) \| ([^|]*) \|", re.MULTILINE)
+# Where spans get their attributes and words.
+_SPANS = ("crates/telemetry/src/context/*.rs", "orchestrator/src/hop.rs", "orchestrator/src/summary.rs", "crates/starter/src/apply.rs")
 # What Grafana puts in before it asks.
 _VARIABLES = {"$namespace": ".*", "$__rate_interval": "5m"}
 
@@ -30,6 +32,8 @@ class Sources:
     tests: list
     dashboard: dict
     runbook: str
+    collector: dict
+    spans: str
 
     @classmethod
     def read(cls, root):
@@ -46,6 +50,8 @@ class Sources:
             yaml.safe_load((root / "k8s/tests/observability/alerts_test.yml").read_text())["tests"],
             json.loads((root / "k8s/observability/dashboard.json").read_text()),
             (root / "docs/runbook.md").read_text(),
+            yaml.safe_load((root / "k8s/observability/otel-collector.yml").read_text()),
+            "".join(path.read_text() for pattern in _SPANS for path in sorted(root.glob(pattern))),
         )
 
     def rules(self, kind):

@@ -29,7 +29,8 @@ use crate::engine::Project;
 use crate::world::World;
 
 /// Profiles that the file is rendered with.
-const PROFILES: [&[&str]; 4] = [&[], &["ha"], &["load", "observability"], &["ha", "load", "observability"]];
+const PROFILES: [&[&str]; 4] =
+    [&[], &["ha"], &["load", "observability"], &["ha", "load", "observability", "tail-sampling"]];
 
 /// Exit code of what Ctrl-C ends, as shells have it.
 const INTERRUPTED: i32 = 130;

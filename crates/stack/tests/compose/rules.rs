@@ -7,7 +7,10 @@ const PUBLISHERS: [&str; 4] = ["gateway", "dashboard", "prometheus", "locust"];
 /// Services with three replicas unless somebody says otherwise.
 const THREEFOLD: [&str; 4] = ["orchestrator", "order-svc", "stock-svc", "payment-svc"];
 /// Services without a health check, and why.
-const WITHOUT_HEALTH: [(&str, &str); 1] = [("dashboard", "its image holds no program that could be one")];
+const WITHOUT_HEALTH: [(&str, &str); 2] = [
+    ("dashboard", "its image holds no program that could be one"),
+    ("collector", "its image holds the collector and nothing else"),
+];
 /// Parts of names of variables that hold a secret; `…_FILE` only names the file.
 const SECRETIVE: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "PRIVATE", "API_KEY"];
 
