@@ -17,6 +17,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use saga_core::ids::Lane;
 use telemetry::logs::Throttle;
 
+use crate::brokers::Brokers;
 use crate::error::{HaltReason, LaneFault};
 use crate::fetching::{Accept, Fetching, Gap};
 use crate::inbox::{Inbox, Item};
@@ -86,7 +87,10 @@ impl Fetcher {
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             let _end = EndGuard(Arc::clone(&body));
             match new_consumer(&config) {
-                Ok(consumer) => FetchLoop::new(body, consumer, topic, inquiry, runtime).run(),
+                Ok(consumer) => {
+                    let brokers = Brokers::new(config.get("bootstrap.servers").unwrap_or_default());
+                    FetchLoop::new(body, consumer, brokers, topic, inquiry, runtime).run();
+                }
                 Err(error) => tracing::error!(%error, "a fetching consumer cannot be made"),
             }
         });
@@ -204,6 +208,7 @@ fn new_consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<FetchContext>
 struct FetchLoop {
     fetcher: Arc<Fetcher>,
     consumer: BaseConsumer<FetchContext>,
+    brokers: Brokers,
     topic: Arc<str>,
     inquiry: Arc<Inquiry>,
     runtime: tokio::runtime::Handle,
@@ -217,6 +222,7 @@ impl FetchLoop {
     fn new(
         fetcher: Arc<Fetcher>,
         consumer: BaseConsumer<FetchContext>,
+        brokers: Brokers,
         topic: Arc<str>,
         inquiry: Arc<Inquiry>,
         runtime: tokio::runtime::Handle,
@@ -224,6 +230,7 @@ impl FetchLoop {
         Self {
             fetcher,
             consumer,
+            brokers,
             topic,
             inquiry,
             runtime,
@@ -250,6 +257,7 @@ impl FetchLoop {
                 self.follow_orders();
             }
             let records = self.drain();
+            self.brokers.keep(self.consumer.client());
             if self.lost_position && !self.checking_range.swap(true, Ordering::AcqRel) {
                 self.lost_position = false;
                 self.check_range();

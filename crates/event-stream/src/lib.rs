@@ -3,6 +3,7 @@
 //!
 //! Deliberately not in it: what the bytes mean, and where positions are stored.
 
+mod brokers;
 mod client_log;
 mod consumer;
 mod error;

@@ -17,6 +17,7 @@ use telemetry::logs::Throttle;
 use telemetry::metrics;
 use tokio_util::sync::CancellationToken;
 
+use crate::brokers::Brokers;
 use crate::client_log;
 use crate::error::StreamError;
 use crate::fetchers::Fetchers;
@@ -104,7 +105,9 @@ pub(crate) fn run(membership: &Arc<Membership>, first: Arc<BaseConsumer<MemberCo
 fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
     let (mut last_commit, mut last_gauges) = (Instant::now(), Instant::now());
     let mut committed = BTreeMap::new();
+    let brokers = Brokers::new(&membership.settings.brokers);
     while !membership.stops() {
+        brokers.keep(member.client());
         match member.poll(POLL_TIME) {
             None => {}
             Some(Ok(_)) => tracing::error!(topic = %membership.topic, "the group member fetched a record"),

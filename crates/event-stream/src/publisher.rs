@@ -15,6 +15,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use telemetry::metrics;
 use tokio::sync::Notify;
 
+use crate::brokers::Brokers;
 use crate::client_log;
 use crate::error::{PublishError, StreamError};
 use crate::record::Outgoing;
@@ -55,6 +56,7 @@ struct Shared {
 struct Generation {
     number: u64,
     news: Arc<News>,
+    brokers: Brokers,
     /// `None` only while it is dropped.
     producer: Option<ThreadedProducer<DeliveryContext>>,
 }
@@ -89,7 +91,7 @@ impl Publisher {
             let first = Generation::new(settings, 0, weak.clone());
             let current = first.unwrap_or_else(|error| {
                 failed = Some(error);
-                Generation { number: 0, news: Arc::default(), producer: None }
+                Generation { number: 0, news: Arc::default(), brokers: Brokers::new(&settings.brokers), producer: None }
             });
             Shared {
                 settings: settings.clone(),
@@ -114,6 +116,7 @@ impl Publisher {
     /// On `Err` the records before the one that was refused are on their way: the outcome is unknown.
     pub async fn send(&self, records: Vec<Outgoing>) -> Result<Receipt, PublishError> {
         let generation = self.shared.current();
+        generation.brokers.keep(generation.producer().client());
         let state = Arc::new(ReceiptState::new(records.len()));
         for record in &records {
             generation.put(record, &state).await.inspect_err(|_| {
@@ -190,7 +193,7 @@ impl Generation {
         let news = Arc::new(News::default());
         let context = DeliveryContext { number, news: Arc::clone(&news), shared };
         let producer = settings.producer().create_with_context(context)?;
-        Ok(Self { number, news, producer: Some(producer) })
+        Ok(Self { number, news, brokers: Brokers::new(&settings.brokers), producer: Some(producer) })
     }
 
     fn producer(&self) -> &ThreadedProducer<DeliveryContext> {
@@ -262,6 +265,7 @@ impl Shared {
         let looking = move || {
             while let Some(shared) = weak.upgrade() {
                 let generation = shared.current();
+                generation.brokers.keep(generation.producer().client());
                 if generation.producer().client().fetch_metadata(None, PROBE_INTERVAL).is_ok()
                     && !shared.connected.swap(true, Ordering::Relaxed)
                 {

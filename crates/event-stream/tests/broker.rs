@@ -11,6 +11,11 @@ use event_stream::{
     wait_for_brokers,
 };
 
+/// Lanes of a topic that several fetchers share.
+const LANES: u32 = 100;
+/// Longer than the session between a broker of the tests and its controller.
+const STOOD_STILL: Duration = Duration::from_millis(4_500);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
     let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
@@ -56,6 +61,32 @@ async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
         texts.retain(|text| seen.insert(text.clone()));
         let expected: Vec<String> = (0..20).map(|number| number.to_string()).collect();
         assert_eq!(texts, expected, "lane {lane}");
+    }
+    end(consumer).await;
+    broker.kafka.kill().unwrap();
+}
+
+/// A broker that stood still for longer than its session with the controller is fenced, and says for a moment that the
+/// cluster has no brokers. A client that believes it stays silent for ever: see `brokers.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stood_still_is_asked_again_by_all() {
+    let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
+    let settings = KafkaSettings::new(broker.kafka.brokers(), "test");
+    let topic = new_topic(&settings, LANES).await;
+    let publisher = Publisher::new(&settings).unwrap();
+    let store = Arc::new(Store::default());
+    let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
+    eventually("all lanes are loaded", || loaded(&consumer) == LANES as usize).await;
+    // Whether a client asks in that moment is chance: with ten fetchers in three rounds some do.
+    for round in 1..=3 {
+        broker.kafka.pause().unwrap();
+        tokio::time::sleep(STOOD_STILL).await;
+        broker.kafka.resume().unwrap();
+        for lane in 0..LANES {
+            produce_until_acknowledged(&publisher, &topic, lane, round..round + 1).await;
+        }
+        let last = round.to_string();
+        eventually("every lane is read again", || (0..LANES).all(|lane| store.lane(lane).texts.contains(&last))).await;
     }
     end(consumer).await;
     broker.kafka.kill().unwrap();

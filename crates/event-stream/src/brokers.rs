@@ -1,0 +1,64 @@
+//! Gives a client its brokers back that it has thrown away.
+//!
+//! A broker that is fenced, because its controller has not heard from it, answers that the cluster has no broker at all.
+//! librdkafka then drops every broker that it knows and from then on asks nobody (its issue 5301; 2.12.1 does it): the
+//! client would stay silent for ever. The same answer named no controller, and by that it is noticed here.
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use rdkafka::bindings::{rd_kafka_brokers_add, rd_kafka_controllerid};
+use rdkafka::client::{Client, ClientContext};
+
+/// A client without brokers is given them this often until one of them has answered well, milliseconds.
+const LOOK_INTERVAL_MS: u64 = 1_000;
+
+/// The brokers of one client.
+pub(crate) struct Brokers {
+    list: CString,
+    /// Whether the client has known a controller. Before that it still looks for its first broker.
+    was_connected: AtomicBool,
+    began: Instant,
+    looked_ms: AtomicU64,
+}
+
+impl Brokers {
+    /// Brokers as the client was told at first, `host:port,host:port`.
+    pub(crate) fn new(list: &str) -> Self {
+        // A list with a zero in it has been refused when the client was made.
+        let list = CString::new(list).unwrap_or_default();
+        Self { list, was_connected: AtomicBool::new(false), began: Instant::now(), looked_ms: AtomicU64::new(0) }
+    }
+
+    /// Looks whether the client has brokers, if it is time to; never waits.
+    pub(crate) fn keep<C: ClientContext>(&self, client: &Client<C>) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let looked_ms = self.looked_ms.load(Ordering::Relaxed);
+        let is_due = now_ms.saturating_sub(looked_ms) >= LOOK_INTERVAL_MS;
+        // Whoever comes at the same moment leaves it to the first.
+        let claim = || self.looked_ms.compare_exchange(looked_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        if !is_due || claim().is_err() {
+            return;
+        }
+        if has_controller(client) {
+            self.was_connected.store(true, Ordering::Relaxed);
+        } else if self.was_connected.load(Ordering::Relaxed) {
+            tracing::warn!("the client was told of no broker and is given those that it began with");
+            self.add(client);
+        }
+    }
+
+    #[allow(unsafe_code, reason = "the client's own function, called with a live handle and a C string")]
+    fn add<C: ClientContext>(&self, client: &Client<C>) {
+        // SAFETY: the handle lives as long as `client`; the library copies the list before it returns.
+        unsafe { rd_kafka_brokers_add(client.native_ptr(), self.list.as_ptr()) };
+    }
+}
+
+/// Whether the last answer about the cluster named a controller. A cluster that can work always names one.
+#[allow(unsafe_code, reason = "the client's own function, called with a live handle")]
+fn has_controller<C: ClientContext>(client: &Client<C>) -> bool {
+    // SAFETY: the handle lives as long as `client`. With a timeout of 0 it answers from memory.
+    unsafe { rd_kafka_controllerid(client.native_ptr(), 0) >= 0 }
+}
