@@ -4,7 +4,7 @@
 //! Because the thread that polls is the one that assigns, no record of an earlier assignment can slip into a later one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use saga_core::ids::Lane;
 use telemetry::logs::Throttle;
@@ -184,10 +185,15 @@ impl Drop for EndGuard {
     }
 }
 
-struct FetchContext;
+#[derive(Default)]
+struct FetchContext {
+    /// Lines of the client's log so far.
+    logged: AtomicU64,
+}
 
 impl ClientContext for FetchContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.logged.fetch_add(1, Ordering::Relaxed);
         client_log::line("fetcher", level, facility, text);
     }
     fn error(&self, error: KafkaError, reason: &str) {
@@ -197,9 +203,29 @@ impl ClientContext for FetchContext {
 
 impl ConsumerContext for FetchContext {}
 
+/// What a look into the client's queue gave.
+enum Polled<'consumer> {
+    Something(KafkaResult<BorrowedMessage<'consumer>>),
+    /// A line of the client's log, which lies in the same queue: there may be more behind it.
+    LogLine,
+    Nothing,
+}
+
+/// Takes the next thing from the queue. `BaseConsumer::poll` answers `None` for a line of the log too; taken for an empty
+/// queue, it would leave everything behind it lying there, and the client wakes nobody for a queue that was not empty.
+fn take(consumer: &BaseConsumer<FetchContext>) -> Polled<'_> {
+    let logged = || consumer.context().logged.load(Ordering::Relaxed);
+    let before = logged();
+    match consumer.poll(Duration::ZERO) {
+        Some(polled) => Polled::Something(polled),
+        None if logged() != before => Polled::LogLine,
+        None => Polled::Nothing,
+    }
+}
+
 /// A consumer that wakes this thread when it has something.
 fn new_consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<FetchContext>> {
-    let mut consumer: BaseConsumer<FetchContext> = config.create_with_context(FetchContext)?;
+    let mut consumer: BaseConsumer<FetchContext> = config.create_with_context(FetchContext::default())?;
     let thread = std::thread::current();
     consumer.set_nonempty_callback(move || thread.unpark());
     Ok(consumer)
@@ -356,9 +382,15 @@ impl FetchLoop {
         let mut round: BTreeMap<Lane, Vec<Record>> = BTreeMap::new();
         let mut count = 0;
         let mut gaps = Vec::new();
-        while count < MAX_ROUND_RECORDS
-            && let Some(polled) = self.consumer.poll(Duration::ZERO)
-        {
+        while count < MAX_ROUND_RECORDS {
+            let polled = match take(&self.consumer) {
+                Polled::Something(polled) => polled,
+                Polled::LogLine => {
+                    count += 1;
+                    continue;
+                }
+                Polled::Nothing => break,
+            };
             match polled {
                 Ok(message) => {
                     count += 1;
