@@ -1,7 +1,6 @@
-//! One Apache Kafka broker (KRaft, broker and controller in one process), run from its jars.
+//! An Apache Kafka broker (KRaft, broker and controller in one process), alone or in a cluster, run from its jars.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::kafka_settings;
 use crate::ports::{free_port, refuse_port_in_use};
 use crate::process::{Lifetime, ManagedProcess, ProcessSpec, log_tail};
 use crate::wait::{connect, wait_until};
 
 /// 4 s on a free machine; a busy one and a log that must be recovered after a kill take longer.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// Any id does: the broker is alone.
+/// Any id does: no other cluster is near.
 const CLUSTER_ID: &str = "local-servers-kafka-00";
 /// Where `./dev setup` puts the jars, below the root of the repository.
 const LIBS_BELOW_ROOT: &str = ".cache/kafka-4.1.0/libs";
@@ -30,15 +30,41 @@ pub struct KafkaOptions {
     pub controller_port: Option<u16>,
     /// Largest heap of the Java machine, MiB.
     pub heap_mb: u32,
+    /// Its number in the cluster, from 1.
+    pub node: u32,
+    /// Controller ports of all brokers of the cluster, in the order of their numbers; empty if it is alone.
+    pub voters: Vec<u16>,
+    /// More ports for clients.
+    pub listeners: Vec<Listener>,
     /// More broker settings; the last one of a name counts.
     pub settings: Vec<(String, String)>,
     /// How long it lives.
     pub lifetime: Lifetime,
 }
 
+/// A port for clients that come another way: they are told to connect to another port, from which somebody forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Capital letters and digits.
+    pub name: String,
+    /// Where the broker listens.
+    pub port: u16,
+    /// Where its clients connect.
+    pub advertised_port: u16,
+}
+
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { port: None, controller_port: None, heap_mb: 512, settings: Vec::new(), lifetime: Lifetime::WithParent }
+        Self {
+            port: None,
+            controller_port: None,
+            heap_mb: 512,
+            node: 1,
+            voters: Vec::new(),
+            listeners: Vec::new(),
+            settings: Vec::new(),
+            lifetime: Lifetime::WithParent,
+        }
     }
 }
 
@@ -59,7 +85,7 @@ impl Kafka {
         let port = port_or_free(options.port)?;
         let controller_port = port_or_free(options.controller_port)?;
         refuse_port_in_use(port)?;
-        let configuration = write_configuration(&dir, port, controller_port, &options.settings)?;
+        let configuration = write_configuration(&dir, port, controller_port, &options)?;
         format_storage(&dir, &class_path, &configuration)?;
         let process = ManagedProcess::spawn(java(&dir, &class_path, &configuration, port, &options))?;
         let mut kafka = Self { process, port, log_file: dir.join("kafka.log") };
@@ -152,56 +178,13 @@ fn port_or_free(port: Option<u16>) -> anyhow::Result<u16> {
     port.map_or_else(free_port, Ok)
 }
 
-fn write_configuration(
-    dir: &Path,
-    port: u16,
-    controller_port: u16,
-    settings: &[(String, String)],
-) -> anyhow::Result<PathBuf> {
-    let data = dir.join("data");
-    let mut text = format!(
-        "process.roles=broker,controller\nnode.id=1\n\
-         controller.quorum.voters=1@127.0.0.1:{controller_port}\n\
-         controller.listener.names=CONTROLLER\ninter.broker.listener.name=CLIENTS\n\
-         listeners=CLIENTS://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-         advertised.listeners=CLIENTS://127.0.0.1:{port}\n\
-         listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-         log.dirs={}\n",
-        data.display()
-    );
-    text.push_str(FIXED_SETTINGS);
-    for (name, value) in settings {
-        writeln!(text, "{name}={value}")?;
-    }
+fn write_configuration(dir: &Path, port: u16, controller_port: u16, options: &KafkaOptions) -> anyhow::Result<PathBuf> {
     let path = dir.join("server.properties");
+    let text = kafka_settings::properties(&dir.join("data"), port, controller_port, options);
     std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     std::fs::write(dir.join("log4j2.xml"), LOGGING).context("write the logging configuration")?;
     Ok(path)
 }
-
-/// One broker alone, groups that notice a dead member within seconds, and small files for many small partitions.
-const FIXED_SETTINGS: &str = "\
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-group.consumer.min.session.timeout.ms=3000
-group.consumer.session.timeout.ms=3000
-group.consumer.min.heartbeat.interval.ms=500
-group.consumer.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-log.index.size.max.bytes=1048576
-log.retention.check.interval.ms=10000
-num.recovery.threads.per.data.dir=2
-";
 
 fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: &KafkaOptions) -> ProcessSpec {
     let args: Vec<OsString> = vec![

@@ -4,12 +4,13 @@
 //! Deliberately not in it: clients for these servers, topics, the services of the shop, async.
 
 mod kafka;
+mod kafka_settings;
 mod ports;
 mod process;
 mod redis;
 mod wait;
 
-pub use kafka::{Kafka, KafkaOptions, kafka_libs};
+pub use kafka::{Kafka, KafkaOptions, Listener, kafka_libs};
 pub use ports::{free_port, refuse_port_in_use};
 pub use process::{Lifetime, ManagedProcess, ProcessSpec, log_tail};
 pub use redis::Redis;
