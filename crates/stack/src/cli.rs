@@ -78,6 +78,9 @@ struct UpArgs {
     /// How many of each service (the gateway apart)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
     replicas: u32,
+    /// Brokers of Kafka: 1, or 3 with three copies of everything
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3))]
+    brokers: u32,
     /// Partitions of every topic
     #[arg(long, default_value_t = DEFAULT_PARTITIONS, value_parser = clap::value_parser!(u32).range(1..=1000))]
     partitions: u32,
@@ -121,8 +124,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn brokers_of_stack(dir: &Path) -> anyhow::Result<String> {
     let state = StackState::load(dir)?.filter(StackState::is_running);
     let state = state.context("no stack is running here: say --brokers HOST:PORT")?;
-    let kafka = state.processes.iter().find(|process| process.kind == Kind::Kafka);
-    Ok(kafka.context("the running stack has no Kafka")?.address.clone())
+    let brokers = state.processes.iter().filter(|process| process.kind == Kind::Kafka);
+    let addresses: Vec<&str> = brokers.map(|process| process.address.as_str()).collect();
+    anyhow::ensure!(!addresses.is_empty(), "the running stack has no Kafka");
+    Ok(addresses.join(","))
 }
 
 async fn up(dir: &Path, args: &UpArgs) -> anyhow::Result<ExitCode> {
@@ -134,6 +139,7 @@ async fn up(dir: &Path, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let lifetime = if args.foreground { Lifetime::WithParent } else { Lifetime::Detached };
     let options = StackOptions {
         partitions: args.partitions,
+        brokers: args.brokers,
         replicas: args.replicas,
         data: if args.fresh { Data::Forget } else { Data::Keep },
         gateway_port: Some(args.port),

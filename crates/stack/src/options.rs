@@ -38,8 +38,15 @@ pub struct StackOptions {
     pub dir: PathBuf,
     /// Partitions of every topic.
     pub partitions: u32,
+    /// Brokers of Kafka: 1 or 3.
+    pub brokers: u32,
     /// How many of each service, the gateway apart.
     pub replicas: u32,
+    /// How many more of each are known to the others and not started: see [`Stack::start_spare`](crate::Stack::start_spare).
+    pub spares: u32,
+    /// Names of services whose connections to Redis and Kafka lead over ports at which somebody else forwards them: see
+    /// [`Stack::detours`](crate::Stack::detours).
+    pub detours: Vec<String>,
     /// Whether earlier data counts.
     pub data: Data,
     /// Port of the gateway; a free one if `None`.
@@ -54,6 +61,8 @@ pub struct StackOptions {
     pub definitions: PathBuf,
     /// More environment variables for every service.
     pub envs: Vec<(String, String)>,
+    /// More environment variables for single services: name of the service, name and value.
+    pub own_envs: Vec<(String, String, String)>,
     /// How long the services may take until they are ready.
     pub ready_deadline: Duration,
 }
@@ -64,7 +73,10 @@ impl StackOptions {
         Ok(Self {
             dir: dir.to_owned(),
             partitions: DEFAULT_PARTITIONS,
+            brokers: 1,
             replicas: 1,
+            spares: 0,
+            detours: Vec::new(),
             data: Data::Keep,
             gateway_port: None,
             lifetime: Lifetime::WithParent,
@@ -72,6 +84,7 @@ impl StackOptions {
             programs: programs_folder()?,
             definitions: repository().join("definitions"),
             envs: Vec::new(),
+            own_envs: Vec::new(),
             ready_deadline: DEFAULT_READY_DEADLINE,
         })
     }

@@ -70,6 +70,30 @@ pub struct ServicePlan {
     pub envs: Vec<(String, String)>,
     /// Its log.
     pub log_file: PathBuf,
+    /// Whether it is not started with the others.
+    pub is_spare: bool,
+}
+
+/// A port from which somebody forwards, and where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Where the client connects.
+    pub port: u16,
+    /// Where the server listens.
+    pub server_port: u16,
+}
+
+/// The ports over which the connections of one service lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// Name of the service.
+    pub service: String,
+    /// What the service is.
+    pub kind: Kind,
+    /// To its Redis.
+    pub redis: Hop,
+    /// To each broker.
+    pub brokers: Vec<Hop>,
 }
 
 /// Where the servers are, which every service needs to know.
@@ -79,6 +103,8 @@ pub struct Servers {
     pub brokers: String,
     /// Each consuming service's Redis, `host:port`.
     pub stores: Vec<(Kind, String)>,
+    /// Services that reach them over other ports.
+    pub detours: Vec<Detour>,
 }
 
 /// The services of a stack; `free_port` gives a new port each time.
@@ -89,7 +115,7 @@ pub fn services(
 ) -> anyhow::Result<Vec<ServicePlan>> {
     let mut plans = Vec::new();
     for kind in Kind::CONSUMERS {
-        for replica in 1..=options.replicas {
+        for replica in 1..=options.replicas + options.spares {
             plans.push(plan(options, servers, kind, replica, free_port()?, free_port()?));
         }
     }
@@ -133,16 +159,28 @@ fn plan(
         ("ADMIN_LISTEN".to_owned(), address(admin_port)),
     ];
     if let Some((_, store)) = servers.stores.iter().find(|(owner, _)| *owner == kind) {
-        envs.push(("REDIS".to_owned(), store.clone()));
-        envs.push(("KAFKA_BROKERS".to_owned(), servers.brokers.clone()));
+        let detour = servers.detours.iter().find(|detour| detour.service == name);
+        let (redis, brokers) = detour.map_or_else(|| (store.clone(), servers.brokers.clone()), Detour::addresses);
+        envs.push(("REDIS".to_owned(), redis));
+        envs.push(("KAFKA_BROKERS".to_owned(), brokers));
         envs.push(("PARTITIONS".to_owned(), options.partitions.to_string()));
     }
     if kind == Kind::Orchestrator {
         envs.push(("DEFINITIONS_DIR".to_owned(), options.definitions.display().to_string()));
     }
     envs.extend(options.envs.iter().cloned());
+    let own = options.own_envs.iter().filter(|(service, ..)| *service == name);
+    envs.extend(own.map(|(_, key, value)| (key.clone(), value.clone())));
     let log_file = options.dir.join("logs").join(format!("{name}.log"));
-    ServicePlan { name, kind, port, admin_port, envs, log_file }
+    ServicePlan { name, kind, port, admin_port, envs, log_file, is_spare: replica > options.replicas }
+}
+
+impl Detour {
+    /// Its Redis and its brokers, as the service is told.
+    fn addresses(&self) -> (String, String) {
+        let brokers: Vec<String> = self.brokers.iter().map(|hop| address(hop.port)).collect();
+        (address(self.redis.port), brokers.join(","))
+    }
 }
 
 /// `host:port` on this machine.
@@ -157,9 +195,13 @@ mod tests {
     use super::*;
 
     fn plans(replicas: u32) -> Vec<ServicePlan> {
+        plans_of(|options| options.replicas = replicas, Vec::new())
+    }
+
+    fn plans_of(configure: impl FnOnce(&mut StackOptions), detours: Vec<Detour>) -> Vec<ServicePlan> {
         let mut options = StackOptions::new(Path::new("somewhere")).unwrap();
-        options.replicas = replicas;
         options.gateway_port = Some(8000);
+        configure(&mut options);
         options.envs.push(("EXTRA".to_owned(), "1".to_owned()));
         let stores = Kind::CONSUMERS.iter().enumerate().map(|(at, kind)| (*kind, address(7000 + at as u16))).collect();
         let mut next = 9000;
@@ -167,7 +209,7 @@ mod tests {
             next += 1;
             Ok(next)
         };
-        services(&options, &Servers { brokers: address(9092), stores }, free_port).unwrap()
+        services(&options, &Servers { brokers: address(9092), stores, detours }, free_port).unwrap()
     }
 
     fn env<'plan>(plan: &'plan ServicePlan, key: &str) -> Option<&'plan str> {
@@ -208,5 +250,36 @@ mod tests {
             assert_eq!(all.len(), 2);
             assert_eq!(env(gateway, key), Some(all.join(",").as_str()));
         }
+    }
+
+    #[test]
+    fn a_spare_is_known_to_the_gateway_and_not_started_with_the_others() {
+        let plans = plans_of(|options| (options.replicas, options.spares) = (2, 1), Vec::new());
+        let spares: Vec<&str> = plans.iter().filter(|plan| plan.is_spare).map(|plan| plan.name.as_str()).collect();
+        assert_eq!(spares, ["orchestrator-3", "order-svc-3", "stock-svc-3", "payment-svc-3"]);
+        let upstreams = env(plans.last().unwrap(), "STOCK_UPSTREAMS").unwrap();
+        assert_eq!(upstreams.split(',').count(), 3);
+    }
+
+    #[test]
+    fn only_the_service_of_a_detour_goes_another_way() {
+        let hop = |port| Hop { port, server_port: port + 1 };
+        let (service, kind) = ("stock-svc-1".to_owned(), Kind::StockSvc);
+        let detour = Detour { service, kind, redis: hop(500), brokers: vec![hop(600), hop(700)] };
+        let plans = plans_of(|options| options.replicas = 2, vec![detour]);
+        let named = |name: &str| plans.iter().find(|plan| plan.name == name).unwrap();
+        assert_eq!(env(named("stock-svc-1"), "REDIS"), Some("127.0.0.1:500"));
+        assert_eq!(env(named("stock-svc-1"), "KAFKA_BROKERS"), Some("127.0.0.1:600,127.0.0.1:700"));
+        assert_eq!(env(named("stock-svc-2"), "REDIS"), Some("127.0.0.1:7002"));
+        assert_eq!(env(named("stock-svc-2"), "KAFKA_BROKERS"), Some("127.0.0.1:9092"));
+    }
+
+    #[test]
+    fn a_service_can_have_variables_of_its_own() {
+        let own = ("stock-svc-2".to_owned(), "OWN".to_owned(), "1".to_owned());
+        let plans = plans_of(|options| (options.replicas, options.own_envs) = (2, vec![own]), Vec::new());
+        let with: Vec<&str> =
+            plans.iter().filter(|plan| env(plan, "OWN").is_some()).map(|plan| plan.name.as_str()).collect();
+        assert_eq!(with, ["stock-svc-2"]);
     }
 }

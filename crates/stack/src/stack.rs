@@ -1,21 +1,19 @@
 //! A running stack and its parts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use local_servers::{
-    Kafka, KafkaOptions, ManagedProcess, ProcessSpec, Redis, free_port, kafka_libs, refuse_port_in_use,
-};
-use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use local_servers::{Kafka, ManagedProcess, ProcessSpec, Redis, free_port, kafka_libs, refuse_port_in_use};
+use tokio::task::{block_in_place, spawn_blocking};
 
 use crate::http::Http;
 use crate::options::{Data, Scope, StackOptions};
-use crate::plan::{self, Kind, Servers, ServicePlan, address};
+use crate::plan::{self, Detour, Kind, Servers, ServicePlan, address};
 use crate::progress::Progress;
 use crate::ready::{self, Look};
+use crate::servers::{self, StartedServers};
 use crate::state::{ProcessInfo, StackState, running_since};
-use crate::topics::{self, Topics};
 
 /// Pause between two looks at the services.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,23 +24,25 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Stack {
     parts: Vec<Part>,
+    spares: Vec<ServicePlan>,
+    servers: Servers,
     gateway_url: String,
     options: StackOptions,
     http: Http,
 }
 
 #[derive(Debug)]
-struct Part {
-    name: String,
-    kind: Kind,
-    address: String,
-    admin_address: Option<String>,
-    log_file: PathBuf,
-    runner: Runner,
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) address: String,
+    pub(crate) admin_address: Option<String>,
+    pub(crate) log_file: PathBuf,
+    pub(crate) runner: Runner,
 }
 
 #[derive(Debug)]
-enum Runner {
+pub(crate) enum Runner {
     Kafka(Kafka),
     Redis(Redis),
     Service(ManagedProcess),
@@ -69,24 +69,71 @@ impl Runner {
 impl Stack {
     /// Starts everything and waits until a checkout could succeed. If that fails, nothing is left running.
     pub async fn start(options: StackOptions, progress: &Progress) -> anyhow::Result<Self> {
-        let options = prepare(options)?;
-        progress.stage("starting Kafka and Redis");
-        let servers = start_servers(&options).await?;
-        progress.stage("making the topics");
-        make_topics(&options, &servers.brokers).await?;
-        let mut stack =
-            Self { parts: servers.parts, gateway_url: String::new(), http: Http::with_timeout(LOOK_TIMEOUT), options };
+        let mut stack = Self::start_servers(options, progress).await?;
         if stack.options.scope == Scope::Everything {
-            let addresses = Servers { brokers: servers.brokers, stores: servers.stores };
-            let plans = plan::services(&stack.options, &addresses, free_port)?;
-            progress.stage("starting the services");
-            for plan in plans {
-                stack.start_service(plan)?;
-            }
-            stack.wait_until_ready(progress).await?;
+            stack.start_services(progress).await?;
         }
         progress.finish();
         Ok(stack)
+    }
+
+    /// The first half of [`start`](Self::start): Kafka with the topics and the four Redis.
+    pub async fn start_servers(options: StackOptions, progress: &Progress) -> anyhow::Result<Self> {
+        let options = prepare(options)?;
+        progress.stage("starting Kafka and Redis");
+        let StartedServers { servers, parts } = servers::start(&options).await?;
+        progress.stage("making the topics");
+        servers::make_topics(&options, &servers.brokers).await?;
+        let (gateway_url, http) = (String::new(), Http::with_timeout(LOOK_TIMEOUT));
+        Ok(Self { parts, spares: Vec::new(), servers, gateway_url, http, options })
+    }
+
+    /// The second half: the services. Whoever forwards on the ports of [`detours`](Self::detours) must be there by now.
+    pub async fn start_services(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        let plans = plan::services(&self.options, &self.servers, free_port)?;
+        progress.stage("starting the services");
+        for plan in plans {
+            if plan.is_spare {
+                self.spares.push(plan);
+            } else {
+                self.start_service(plan)?;
+            }
+        }
+        self.wait_until_ready(progress).await
+    }
+
+    /// The ports over which the services that were asked for reach their servers.
+    pub fn detours(&self) -> &[Detour] {
+        &self.servers.detours
+    }
+
+    /// Bootstrap addresses of all brokers.
+    pub fn brokers(&self) -> &str {
+        &self.servers.brokers
+    }
+
+    /// Starts one more replica that the others know already; `stock-svc-4` where three run.
+    pub fn start_spare(&mut self, name: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(self.process(name).is_err(), "{name} runs already");
+        let plan = self.spares.iter().find(|plan| plan.name == name).cloned();
+        self.start_service(plan.with_context(|| format!("no spare {name}"))?)
+    }
+
+    /// Ends a replica that was started as a spare: SIGTERM, and SIGKILL after the deadline.
+    pub fn stop_spare(&mut self, name: &str, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        anyhow::ensure!(self.spares.iter().any(|plan| plan.name == name), "{name} is no spare");
+        let status = self.terminate(name, deadline)?;
+        self.parts.retain(|part| part.name != name);
+        Ok(status)
+    }
+
+    /// Names of the processes that have ended.
+    pub fn ended(&mut self) -> Vec<String> {
+        let dead = self.parts.iter_mut().filter_map(|part| {
+            let has_ended = part.runner.process().exit_status().is_some();
+            has_ended.then(|| part.name.clone())
+        });
+        dead.collect()
     }
 
     /// Where the shop is: `http://127.0.0.1:<port>`.
@@ -251,9 +298,11 @@ fn info(part: &Part) -> ProcessInfo {
 /// What can be known to fail is refused before anything runs.
 fn prepare(mut options: StackOptions) -> anyhow::Result<StackOptions> {
     anyhow::ensure!(options.partitions > 0 && options.replicas > 0, "partitions and replicas must be at least 1");
+    anyhow::ensure!(matches!(options.brokers, 1 | 3), "a stack has 1 broker or 3, not {}", options.brokers);
     if options.data == Data::Forget {
-        forget(&options.dir)?;
+        servers::forget(&options.dir)?;
     }
+    servers::refuse_other_cluster(&options)?;
     let dir = &options.dir;
     std::fs::create_dir_all(dir.join("logs")).with_context(|| format!("make {}", dir.display()))?;
     options.dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
@@ -268,65 +317,4 @@ fn prepare(mut options: StackOptions) -> anyhow::Result<StackOptions> {
         }
     }
     Ok(options)
-}
-
-fn forget(dir: &Path) -> anyhow::Result<()> {
-    let stores = Kind::CONSUMERS.iter().filter_map(|kind| kind.store());
-    for name in stores.chain(["kafka", "logs"]) {
-        let folder = dir.join(name);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).with_context(|| format!("delete {}", folder.display()))?;
-        }
-    }
-    Ok(())
-}
-
-struct StartedServers {
-    brokers: String,
-    stores: Vec<(Kind, String)>,
-    parts: Vec<Part>,
-}
-
-async fn start_servers(options: &StackOptions) -> anyhow::Result<StartedServers> {
-    let lifetime = options.lifetime;
-    let kafka_dir = options.dir.join("kafka");
-    let kafka = spawn_blocking(move || Kafka::start(&kafka_dir, KafkaOptions { lifetime, ..KafkaOptions::default() }));
-    let mut starting: Vec<(Kind, &str, JoinHandle<anyhow::Result<Redis>>)> = Vec::new();
-    for kind in Kind::CONSUMERS {
-        let name = kind.store().context("a consuming service has a store")?;
-        let dir = options.dir.join(name);
-        starting.push((kind, name, spawn_blocking(move || Redis::start_with(&dir, None, &[], lifetime))));
-    }
-    let (mut parts, mut stores) = (Vec::new(), Vec::new());
-    for (kind, name, redis) in starting {
-        let redis = redis.await.context("start Redis")??;
-        stores.push((kind, redis.address()));
-        parts.push(Part {
-            name: name.to_owned(),
-            kind: Kind::Redis,
-            address: redis.address(),
-            admin_address: None,
-            log_file: redis.log_file().to_owned(),
-            runner: Runner::Redis(redis),
-        });
-    }
-    let kafka = kafka.await.context("start Kafka")??;
-    let brokers = kafka.brokers();
-    parts.push(Part {
-        name: Kind::Kafka.name().to_owned(),
-        kind: Kind::Kafka,
-        address: brokers.clone(),
-        admin_address: None,
-        log_file: kafka.log_file().to_owned(),
-        runner: Runner::Kafka(kafka),
-    });
-    Ok(StartedServers { brokers, stores, parts })
-}
-
-async fn make_topics(options: &StackOptions, brokers: &str) -> anyhow::Result<()> {
-    let wanted = Topics { partitions: options.partitions, ..Topics::on_one_broker(brokers)? };
-    topics::make(&wanted)
-        .await
-        .map(drop)
-        .context("the topics cannot be used (--fresh starts again without the old data)")
 }
