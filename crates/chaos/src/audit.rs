@@ -3,6 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::plan::{Field, Struck};
+
+pub mod availability;
+mod coverage;
+pub mod remains;
+
+use remains::{Ended, KeyCount, Memory, Place, Record};
+
 /// What one request to check out was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -73,8 +81,22 @@ pub struct Evidence {
     pub pending: Vec<String>,
     /// Keys of open sagas that the orchestrator's checkpoints still hold.
     pub open_sagas: Vec<String>,
-    /// Strikes that were carried out.
-    pub strikes: usize,
+    /// Step records that are left.
+    pub records: Vec<Record>,
+    /// What the participants' lanes say has ended.
+    pub floors: BTreeMap<Place, Ended>,
+    /// Keys of each store before and after.
+    pub keys: Vec<KeyCount>,
+    /// Memory of each process before and after.
+    pub memory: Vec<Memory>,
+    /// Processes that ended though nobody struck them.
+    pub deaths: Vec<String>,
+    /// What could be struck.
+    pub field: Field,
+    /// What was struck.
+    pub struck: Vec<Struck>,
+    /// Whether the load went on until the end of the faults.
+    pub load_lasted: bool,
 }
 
 /// One thing that must not be.
@@ -109,8 +131,25 @@ pub enum Rule {
     PaidByItsSaga,
     /// An order is paid by one saga at most.
     PaidOnce,
-    /// The run shows something: there were faults, and there were successes.
+    /// The run shows something: there were faults enough, and there were successes.
     ShowsSomething,
+    /// A participant keeps no step record of a saga that its floors say has ended.
+    Forgotten,
+    /// Keys that are not the shop's goods come back to their number.
+    KeysComeBack,
+    /// Memory comes back to what it was.
+    MemoryComesBack,
+    /// No process ends by itself.
+    NobodyDies,
+    /// After a kill of one replica, broker or store, checkouts succeed again in time.
+    AvailableAgain,
+}
+
+impl Rule {
+    /// Whether time may mend what is found: it is judged again as long as everything may take to end.
+    pub fn may_heal(self) -> bool {
+        !matches!(self, Self::ShowsSomething | Self::NobodyDies | Self::AvailableAgain | Self::OneAnswer)
+    }
 }
 
 impl fmt::Display for Finding {
@@ -127,17 +166,24 @@ pub fn judge(evidence: &Evidence) -> Vec<Finding> {
     ends(evidence, &mut find);
     conservation(evidence, &mut find);
     announcements(evidence, &mut find);
-    if evidence.strikes == 0 {
-        find(Rule::ShowsSomething, "no fault was injected".to_owned());
-    }
-    if !evidence.told.iter().any(|told| told.status == Some(200)) {
-        find(Rule::ShowsSomething, "no checkout succeeded".to_owned());
+    remains::judge(evidence, &mut find);
+    availability::judge(evidence, &mut find);
+    coverage::judge(evidence, &mut find);
+    for name in &evidence.deaths {
+        find(Rule::NobodyDies, format!("{name} ended by itself"));
     }
     findings
 }
 
 fn is_paid(evidence: &Evidence, order: u64) -> bool {
     evidence.orders.get(&order).is_some_and(|order| matches!(order.standing, Standing::Paid(_)))
+}
+
+impl Told {
+    /// Whether it was told something that holds: paid, or refused for good.
+    pub fn is_decided(&self) -> bool {
+        self.status == Some(200) || self.status.is_some_and(is_refusal)
+    }
 }
 
 /// 429 says only that this request changed nothing; every other 4xx is a refusal for good.

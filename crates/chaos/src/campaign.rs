@@ -5,50 +5,57 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use stack::{Data, Progress, Shop, Stack, StackOptions};
-use tokio::sync::Mutex;
+use stack::{Data, Kind as Process, Progress, Shop, Stack, StackOptions};
 
 use crate::audit::{Evidence, Finding, judge};
 use crate::clients::{Crowd, set_up};
-use crate::collect::{Addresses, evidence, goods, key_counts};
-use crate::plan::{Fault, Plan, Strike};
-use crate::strike::strike;
+use crate::clock::Clocks;
+use crate::collect::{Addresses, Goods, evidence, goods};
+use crate::plan::{Fault, Field, Plan, REPLICATED, Struck, on_detour, with_clock};
+use crate::remains::{self, Keys, Memories};
+use crate::strike::Target;
 
-/// Load before the first fault: the JVM compiles.
-const WARM_UP: Duration = Duration::from_secs(5);
+/// Load before the first fault: the JVM compiles, and every lane has had a saga.
+const WARM_UP: Duration = Duration::from_secs(10);
+/// Load after the last fault: what was struck last must be seen to work again.
+const COOL_DOWN: Duration = Duration::from_secs(5);
 /// Everything has ended within this time after the last fault, or it is a finding.
 pub const SETTLE: Duration = Duration::from_secs(60);
+/// Most findings that are printed: the first ones say what is wrong.
+const MAX_SHOWN: usize = 50;
 /// Pause between two looks at the end.
 const LOOK: Duration = Duration::from_secs(1);
+/// Orders for so much longer than faults begin: the last fault may be a long one.
+const SPARE_TIME: Duration = Duration::from_secs(180);
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Campaign {
     /// Seed of the plan.
     pub seed: u64,
-    /// Faults begin until this time is over.
-    pub lasts: Duration,
-    /// Replicas of each service.
-    pub replicas: u32,
-    /// Clients that ask at the same time.
-    pub clients: usize,
-    /// Orders at hand.
-    pub orders: u64,
+    /// What is struck, and how long.
+    pub field: Field,
+    /// Checkouts that begin each second.
+    pub rate_per_s: u32,
+    /// Most clients at the same time.
+    pub at_once: u32,
     /// Folder of the stack.
     pub dir: PathBuf,
     /// More settings for the services.
     pub envs: Vec<(String, String)>,
 }
 
-/// A strike and when it was.
-#[derive(Clone, Debug)]
-pub struct Struck {
-    /// Milliseconds since the campaign began.
-    pub at_ms: u64,
-    /// When the target was healed and started again.
-    pub healed_ms: u64,
-    /// Which.
-    pub strike: Strike,
+impl Campaign {
+    /// Orders at hand: more than can be asked for.
+    fn orders(&self) -> u64 {
+        let time = WARM_UP + self.field.lasts + SPARE_TIME;
+        time.as_secs() * u64::from(self.rate_per_s)
+    }
+}
+
+/// Whether clocks can jump on this machine; where they cannot, the plan leaves them out.
+pub fn can_move_clocks() -> bool {
+    Clocks::find(std::path::Path::new("")).is_some()
 }
 
 /// The judgement.
@@ -69,12 +76,19 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What it was judged by.
     pub evidence: Evidence,
-    /// The strikes, in order.
-    pub struck: Vec<Struck>,
-    /// When the last strike was healed, and how long everything took to end after it.
+    /// How long everything took to end after the last client had gone.
     pub settled: Option<Duration>,
-    /// Keys in the stores at the end.
-    pub keys: Vec<(&'static str, usize)>,
+}
+
+impl Verdict {
+    /// Whether waiting cannot change it: what is still under way ends, and is forgotten; the rest stays.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Passed => true,
+            Self::Failed(findings) => !findings.iter().any(|finding| finding.rule.may_heal()),
+            Self::Unknown(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -82,8 +96,8 @@ impl fmt::Display for Verdict {
         match self {
             Self::Passed => out.write_str("PASSED"),
             Self::Failed(findings) => {
-                write!(out, "FAILED")?;
-                findings.iter().try_for_each(|finding| write!(out, "\n  {finding}"))
+                write!(out, "FAILED: {} findings", findings.len())?;
+                findings.iter().take(MAX_SHOWN).try_for_each(|finding| write!(out, "\n  {finding}"))
             }
             Self::Unknown(why) => write!(out, "UNKNOWN: {why:#}"),
         }
@@ -94,69 +108,148 @@ impl fmt::Display for Verdict {
 pub async fn run(campaign: &Campaign, progress: &Progress) -> anyhow::Result<Outcome> {
     let mut options = StackOptions::new(&campaign.dir)?;
     options.data = Data::Forget;
-    options.replicas = campaign.replicas;
+    (options.brokers, options.replicas, options.spares) = (campaign.field.brokers, campaign.field.replicas, 1);
     options.envs.clone_from(&campaign.envs);
-    let stack = Mutex::new(Stack::start(options, progress).await?);
-    let outcome = under_fire(campaign, &stack).await;
-    stack.into_inner().stop().await?;
+    options.detours = REPLICATED.map(on_detour).into();
+    let clocks = Clocks::find(&campaign.dir.join("clocks")).filter(|_| campaign.field.has_clocks);
+    for service in REPLICATED {
+        options.own_envs.extend(clocks.as_ref().map_or(Ok(Vec::new()), |clocks| clocks.envs(&with_clock(service)))?);
+    }
+    let stack = Stack::start_servers(options, progress).await?;
+    let target = Target::new(stack, clocks).await?;
+    target.stack.lock().await.start_services(progress).await?;
+    progress.finish();
+    let outcome = under_fire(campaign, &target).await;
+    target.stack.into_inner().stop().await?;
     outcome
 }
 
-async fn under_fire(campaign: &Campaign, stack: &Mutex<Stack>) -> anyhow::Result<Outcome> {
+async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outcome> {
     let (shop, at) = {
-        let stack = stack.lock().await;
+        let stack = target.stack.lock().await;
         (Shop::new(stack.gateway_url()), Addresses::of(&stack)?)
     };
-    set_up(&shop, campaign.orders).await.context("set the shop up")?;
-    let before = goods(&at)?;
+    set_up(&shop, campaign.orders()).await.context("set the shop up")?;
+    let goods = goods(&at)?;
     let began = Instant::now();
-    let crowd = Crowd::new(shop, campaign.orders, began);
-    let faults = async {
-        tokio::time::sleep(WARM_UP).await;
-        let struck = strike_all(campaign, stack, began).await;
-        crowd.stop();
-        struck
-    };
-    let (asked, struck) = tokio::join!(crowd.run(campaign.clients), faults);
-    asked?;
-    let struck = struck?;
+    let crowd = Crowd::new(shop, campaign.orders(), began);
+    // In a task of its own: clients come on the beat while a strike waits for a process to end.
+    let load = tokio::spawn({
+        let (crowd, rate_per_s, at_once) = (crowd.clone(), campaign.rate_per_s, campaign.at_once);
+        async move { crowd.run(rate_per_s, at_once).await }
+    });
+    let faults = faults(campaign, target, &at, goods, began).await;
+    crowd.stop();
+    load.await.context("the load")??;
+    let (before, struck) = faults?;
     let quiet_since = Instant::now();
-    let (verdict, evidence, settled) = loop {
-        let read = evidence(&at, &before, crowd.taken(), crowd.history()).await;
+    loop {
+        let read = look(campaign, target, &at, &before, &crowd).await;
         let (verdict, evidence) = match read {
-            Ok(mut evidence) => {
-                evidence.strikes = struck.len();
+            Ok(evidence) => {
+                let evidence = Evidence { struck: struck.clone(), ..evidence };
                 let findings = judge(&evidence);
                 let verdict = if findings.is_empty() { Verdict::Passed } else { Verdict::Failed(findings) };
                 (verdict, evidence)
             }
             Err(why) => (Verdict::Unknown(why), Evidence::default()),
         };
-        match verdict {
-            Verdict::Passed => break (verdict, evidence, Some(quiet_since.elapsed())),
-            _ if quiet_since.elapsed() > SETTLE => break (verdict, evidence, None),
-            _ => tokio::time::sleep(LOOK).await,
+        if verdict.is_final() || quiet_since.elapsed() > SETTLE {
+            let settled = matches!(verdict, Verdict::Passed).then(|| quiet_since.elapsed());
+            return Ok(Outcome { verdict, evidence, settled });
         }
-    };
-    let keys = key_counts(&at).unwrap_or_default();
-    Ok(Outcome { verdict, evidence, struck, settled, keys })
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
-async fn strike_all(campaign: &Campaign, stack: &Mutex<Stack>, began: Instant) -> anyhow::Result<Vec<Struck>> {
+/// From the first client to a while after the last fault.
+async fn faults(
+    campaign: &Campaign,
+    target: &Target,
+    at: &Addresses,
+    goods: Goods,
+    began: Instant,
+) -> anyhow::Result<(Before, Vec<Struck>)> {
+    tokio::time::sleep(WARM_UP).await;
+    let before = Before { goods, keys: remains::keys(at)?, memory: memory(target).await? };
+    let struck = tokio::select! {
+        struck = strike_all(campaign, target, began) => struck?,
+        failed = revive_all(target, began) => return Err(failed),
+    };
+    tokio::time::sleep(COOL_DOWN).await;
+    Ok((before, struck))
+}
+
+/// How it was before the first fault; the goods, before the first client.
+struct Before {
+    goods: Goods,
+    keys: Keys,
+    memory: Memories,
+}
+
+/// Everything that is judged, but the strikes.
+async fn look(
+    campaign: &Campaign,
+    target: &Target,
+    at: &Addresses,
+    before: &Before,
+    crowd: &Crowd,
+) -> anyhow::Result<Evidence> {
+    let evidence = evidence(at, &before.goods, crowd.taken(), crowd.history()).await?;
+    let deaths = target.deaths().await;
+    let keys = remains::keys(at)?;
+    let ended = target.ended_processes();
+    Ok(Evidence {
+        keys: remains::compare(&before.keys, &keys, at.partitions(), ended + u64::from(campaign.field.replicas)),
+        memory: remains::compare_memory(&before.memory, &memory(target).await?),
+        deaths,
+        field: campaign.field,
+        load_lasted: !crowd.ran_dry(),
+        ..evidence
+    })
+}
+
+async fn memory(target: &Target) -> anyhow::Result<Memories> {
+    let processes = target.stack.lock().await.processes();
+    // The heap of the Java machine has a limit, and grows up to it when it likes.
+    let measured = processes.into_iter().filter(|process| process.kind != Process::Kafka);
+    let memory = |process: stack::ProcessInfo| {
+        let redis = (process.kind == Process::Redis).then_some(process.address.as_str());
+        Ok((process.name.clone(), remains::memory_kb(process.pid, redis)?))
+    };
+    measured.map(memory).collect()
+}
+
+async fn strike_all(campaign: &Campaign, target: &Target, began: Instant) -> anyhow::Result<Vec<Struck>> {
     let now_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut all = Vec::new();
-    for Fault { strikes, quiet } in Plan::new(campaign.seed, campaign.replicas) {
-        if began.elapsed() > campaign.lasts {
+    for (fault, Fault { strikes, quiet }) in Plan::new(campaign.seed, campaign.field).enumerate() {
+        if began.elapsed() > WARM_UP + campaign.field.lasts {
             break;
         }
-        let struck = strikes.into_iter().map(async |one| {
+        let struck = strikes.into_iter().map(async |strike| {
             let at_ms = now_ms();
-            println!("{:>7.1} s  {one}", began.elapsed().as_secs_f64());
-            strike(stack, &one).await?;
-            anyhow::Ok(Struck { at_ms, healed_ms: now_ms(), strike: one })
+            println!("{:>7.1} s  {strike}", began.elapsed().as_secs_f64());
+            target.strike(&strike).await?;
+            anyhow::Ok(Struck { fault, at_ms, healed_ms: now_ms(), strike })
         });
         all.extend(futures::future::try_join_all(struck).await?);
         tokio::time::sleep(quiet).await;
     }
     Ok(all)
+}
+
+/// Starts again what ends by itself; returns only when that fails.
+async fn revive_all(target: &Target, began: Instant) -> anyhow::Error {
+    loop {
+        match target.revive().await {
+            Ok(ended) => {
+                for name in ended {
+                    println!("{:>7.1} s  {name} ended by itself and was started again", began.elapsed().as_secs_f64());
+                }
+            }
+            Err(error) => return error,
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use stack::Shop;
+use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 
 use crate::audit::Told;
 
@@ -68,16 +70,30 @@ impl Crowd {
         Arc::new(Self { shop, began, next_order, orders, stop, history })
     }
 
-    /// Runs until [`stop`](Self::stop), or until the orders are used up.
-    pub async fn run(self: &Arc<Self>, clients: usize) -> anyhow::Result<()> {
-        let clients: Vec<_> = (0..clients).map(|_| tokio::spawn(Arc::clone(self).one())).collect();
-        for client in clients {
-            client.await.context("a client")?;
+    /// A client comes at every beat, whatever the others were told, as long as there are not too many. Runs until
+    /// [`stop`](Self::stop), or until the orders are used up; then until the last client has gone.
+    pub async fn run(self: &Arc<Self>, rate_per_s: u32, at_once: u32) -> anyhow::Result<()> {
+        let mut beat = tokio::time::interval(Duration::from_secs(1) / rate_per_s.max(1));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let places = Arc::new(Semaphore::new(at_once as usize));
+        while !self.stop.load(Ordering::Relaxed) {
+            beat.tick().await;
+            let place = Arc::clone(&places).acquire_owned().await?;
+            let order = self.next_order.fetch_add(1, Ordering::Relaxed);
+            if order >= self.orders {
+                break;
+            }
+            let client = Arc::clone(self);
+            tokio::spawn(async move {
+                client.check_out(order).await;
+                drop(place);
+            });
         }
+        places.acquire_many(at_once).await.context("wait for the last client")?.forget();
         Ok(())
     }
 
-    /// Every client ends with the order that it has in hand.
+    /// No more clients come.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -92,17 +108,16 @@ impl Crowd {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn one(self: Arc<Self>) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let order = self.next_order.fetch_add(1, Ordering::Relaxed);
-            if order >= self.orders {
-                return;
-            }
-            if order.is_multiple_of(DOUBLE_OF) {
-                tokio::join!(self.insist(order), self.insist(order));
-            } else {
-                self.insist(order).await;
-            }
+    /// Whether every order has been taken.
+    pub fn ran_dry(&self) -> bool {
+        self.next_order.load(Ordering::Relaxed) >= self.orders
+    }
+
+    async fn check_out(&self, order: u64) {
+        if order.is_multiple_of(DOUBLE_OF) {
+            tokio::join!(self.insist(order), self.insist(order));
+        } else {
+            self.insist(order).await;
         }
     }
 

@@ -12,6 +12,7 @@ use stack::Stack;
 
 use crate::audit::{Announced, Evidence, Order, Saga, Standing, Told};
 use crate::clients::{ITEMS, USERS};
+use crate::remains;
 use crate::resp::Resp;
 use crate::wire::Message;
 
@@ -43,9 +44,27 @@ impl Addresses {
             stock: address("redis-stock")?,
             payment: address("redis-payment")?,
             orchestrator: address("redis-orchestrator")?,
-            brokers: address("kafka")?,
+            brokers: stack.brokers().to_owned(),
             partitions: stack.state().partitions,
         })
+    }
+
+    pub(crate) fn stores(&self) -> [(&'static str, &str); 4] {
+        [
+            ("redis-order", &self.order),
+            ("redis-stock", &self.stock),
+            ("redis-payment", &self.payment),
+            ("redis-orchestrator", &self.orchestrator),
+        ]
+    }
+
+    /// The stores that keep step records.
+    pub(crate) fn participants(&self) -> [(&'static str, &str); 2] {
+        [("redis-stock", &self.stock), ("redis-payment", &self.payment)]
+    }
+
+    pub(crate) fn partitions(&self) -> u32 {
+        self.partitions
     }
 }
 
@@ -75,21 +94,12 @@ pub async fn evidence(at: &Addresses, before: &Goods, orders: u64, told: Vec<Tol
             announced,
             pending: Resp::connect(&at.order)?.keys("pending:*")?,
             open_sagas: Resp::connect(&at.orchestrator)?.keys("saga:*")?,
-            strikes: 0,
+            records: remains::records(&at)?,
+            floors: remains::floors(&at)?,
+            ..Evidence::default()
         })
     })
     .await?
-}
-
-/// Keys in each store, by name: what grows without end shows here.
-pub fn key_counts(at: &Addresses) -> anyhow::Result<Vec<(&'static str, usize)>> {
-    let count = |address: &str, pattern: &str| Ok::<_, anyhow::Error>(Resp::connect(address)?.keys(pattern)?.len());
-    Ok(vec![
-        ("order: pending", count(&at.order, "pending:*")?),
-        ("stock: step records", count(&at.stock, "rec:*")?),
-        ("payment: step records", count(&at.payment, "rec:*")?),
-        ("orchestrator: open sagas", count(&at.orchestrator, "saga:*")?),
-    ])
 }
 
 fn numbered<T>(

@@ -4,14 +4,16 @@
 //! published formats in `proto/`, and judges them by the clients' history. (Kafka's client library and the program that
 //! starts the stack are shared; neither knows what a saga is.)
 //!
-//! Deliberately not in it: faults that this machine cannot make for one process alone (a full disk, a clock that
-//! jumps), and Byzantine services.
+//! Deliberately not in it: a full disk, which this machine cannot make for one process alone, and Byzantine services.
 
 pub mod audit;
 pub mod campaign;
 pub mod clients;
+mod clock;
 pub mod collect;
+mod forwarder;
 pub mod plan;
+mod remains;
 pub mod report;
 mod resp;
 mod strike;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use chaos::campaign::{self, Campaign, Verdict};
-use chaos::plan::Plan;
+use chaos::plan::{Field, Plan};
 use chaos::report;
 use clap::Parser;
 use stack::Progress;
@@ -20,15 +20,18 @@ struct Args {
     /// Seed of the plan: the same seed gives the same faults in the same order
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Replicas of each service
-    #[arg(long, default_value_t = 3)]
+    /// Replicas of each service; from two on, clocks jump
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     replicas: u32,
-    /// Clients that ask at the same time
-    #[arg(long, default_value_t = 16)]
-    clients: usize,
-    /// Orders at hand; when they are used up the load ends
-    #[arg(long, default_value_t = 200_000)]
-    orders: u64,
+    /// Brokers of Kafka: 1 or 3
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3))]
+    brokers: u32,
+    /// Checkouts that begin each second
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// Most clients at the same time
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    clients: u32,
     /// Only print this many faults of the plan
     #[arg(long)]
     plan: Option<usize>,
@@ -43,8 +46,14 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    let lasts = Duration::from_secs(args.minutes * 60);
+    let has_clocks = args.replicas >= 2 && campaign::can_move_clocks();
+    let field = Field { replicas: args.replicas, brokers: args.brokers, has_clocks, lasts };
+    if !has_clocks {
+        println!("No clock jumps: that needs two replicas and libfaketime (apt-get install libfaketime).");
+    }
     if let Some(count) = args.plan {
-        for (number, fault) in Plan::new(args.seed, args.replicas).take(count).enumerate() {
+        for (number, fault) in Plan::new(args.seed, field).take(count).enumerate() {
             let strikes: Vec<String> = fault.strikes.iter().map(ToString::to_string).collect();
             println!("{:>4}  {}, quiet for {} ms", number + 1, strikes.join(" and "), fault.quiet.as_millis());
         }
@@ -56,15 +65,14 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let campaign = Campaign {
         seed: args.seed,
-        lasts: Duration::from_secs(args.minutes * 60),
-        replicas: args.replicas,
-        clients: args.clients,
-        orders: args.orders,
+        field,
+        rate_per_s: args.rate,
+        at_once: args.clients,
         dir: std::path::absolute(&args.dir)?,
         envs: args.envs.iter().map(env).collect::<anyhow::Result<_>>()?,
     };
     let outcome = campaign::run(&campaign, &Progress::for_people()).await?;
-    println!("\nseed {}, {} strikes\n\n{}", args.seed, outcome.struck.len(), report::markdown(&outcome));
+    println!("\nSeed {}.\n\n{}", args.seed, report::markdown(&outcome));
     Ok(match outcome.verdict {
         Verdict::Passed => ExitCode::SUCCESS,
         Verdict::Failed(_) | Verdict::Unknown(_) => {

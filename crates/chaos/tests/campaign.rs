@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use chaos::campaign::{Campaign, Verdict, run};
+use chaos::campaign::{Campaign, Verdict, can_move_clocks, run};
+use chaos::plan::Field;
 use chaos::report;
 use stack::Progress;
 
@@ -11,10 +12,9 @@ async fn two_minutes_under_fire_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let campaign = Campaign {
         seed: 20,
-        lasts: Duration::from_secs(120),
-        replicas: 3,
-        clients: 8,
-        orders: 50_000,
+        field: Field { replicas: 3, brokers: 1, has_clocks: can_move_clocks(), lasts: Duration::from_secs(120) },
+        rate_per_s: 50,
+        at_once: 128,
         dir: dir.path().to_owned(),
         envs: Vec::new(),
     };

@@ -1,6 +1,9 @@
 //! The auditor is tested by what it must find: one planted corruption after the other in evidence that passes.
 
+use std::time::Duration;
+
 use super::*;
+use crate::plan::{Kind, Strike};
 
 fn saga(number: u8) -> Saga {
     [number; 16]
@@ -46,8 +49,44 @@ fn sound() -> Evidence {
         ],
         pending: Vec::new(),
         open_sagas: Vec::new(),
-        strikes: 3,
+        records: vec![record("order", 9), record("other", 3)],
+        floors: BTreeMap::from([(place("order"), Ended { below: 7, above: vec![8..9, 11..12] })]),
+        keys: vec![
+            keys("lane", 40, 100),
+            keys("rec", 12, 0),
+            keys("order", 5, 5),
+            keys("store", 1, 1),
+            keys("commit", 3, 4),
+        ],
+        memory: vec![Memory { process: "stock-svc-1".to_owned(), before_kb: 60_000, after_kb: 80_000 }],
+        deaths: Vec::new(),
+        field: Field { replicas: 3, brokers: 1, has_clocks: false, lasts: Duration::from_secs(60) },
+        struck: vec![killed(0, 1_000, "stock-svc"), killed(1, 20_000, "redis-stock"), killed(2, 40_000, "gateway")],
+        load_lasted: true,
     }
+}
+
+fn place(starter: &str) -> Place {
+    ("redis-stock".to_owned(), 7, starter.to_owned())
+}
+
+fn record(starter: &str, sequence: u64) -> Record {
+    Record { place: place(starter), sequence }
+}
+
+fn keys(kind: &str, before: u64, after: u64) -> KeyCount {
+    let allowed = match kind {
+        "lane" => 100,
+        "commit" => 5,
+        _ => 0,
+    };
+    KeyCount { store: "redis-stock".to_owned(), kind: kind.to_owned(), before, after, allowed }
+}
+
+fn killed(fault: usize, at_ms: u64, role: &str) -> Struck {
+    let target = format!("{role}-1");
+    let strike = Strike { kind: Kind::Kill, role: role.to_owned(), target, lasts: Duration::ZERO, amount: 0 };
+    Struck { fault, at_ms, healed_ms: at_ms + 1_000, strike }
 }
 
 #[test]
@@ -58,7 +97,7 @@ fn sound_evidence_passes() {
 #[test]
 fn every_planted_corruption_is_found() {
     type Plant = (&'static str, fn(&mut Evidence), Rule);
-    let plants: [Plant; 20] = [
+    let plants: [Plant; 33] = [
         ("a 200 for an open order", |e| e.told.push(told(3, 200)), Rule::PaidWhenToldSo),
         ("a 200 for an order that is gone", |e| e.told.push(told(9, 200)), Rule::PaidWhenToldSo),
         ("a 4xx for a paid order", |e| e.told.push(told(4, 409)), Rule::NotPaidWhenRefused),
@@ -78,7 +117,28 @@ fn every_planted_corruption_is_found() {
         ("paid by a saga that was undone", |e| e.standing(1, Standing::Paid(Some(saga(2)))), Rule::PaidByItsSaga),
         ("a completed saga without an order", |e| e.announced.push(announced(8, 8, true)), Rule::PaidByItsSaga),
         ("an order paid twice", |e| e.attempt(0, (saga(5), true)), Rule::PaidOnce),
-        ("a run without faults", |e| e.strikes = 0, Rule::ShowsSomething),
+        ("a run without faults", |e| e.struck.clear(), Rule::ShowsSomething),
+        ("a run with one fault", |e| e.struck.truncate(1), Rule::ShowsSomething),
+        ("a load that ended early", |e| e.load_lasted = false, Rule::ShowsSomething),
+        ("a record below the floor", |e| e.records.push(record("order", 6)), Rule::Forgotten),
+        ("a record among those ended above", |e| e.records.push(record("order", 8)), Rule::Forgotten),
+        ("a step record that is left", |e| e.set_keys("rec", 1), Rule::KeysComeBack),
+        ("one key more than lanes", |e| e.set_keys("lane", 101), Rule::KeysComeBack),
+        ("commit keys that pile up", |e| e.set_keys("commit", 6), Rule::KeysComeBack),
+        ("a kind of key that is new", |e| e.keys.push(keys("news", 0, 1)), Rule::KeysComeBack),
+        ("memory that grows", |e| e.memory[0].after_kb = 150_000, Rule::MemoryComesBack),
+        ("a process that ends by itself", |e| e.deaths.push("order-svc-1".to_owned()), Rule::NobodyDies),
+        ("a late 504", |e| e.told.push(Told { sent_ms: 6_100, done_ms: 7_000, ..told(3, 504) }), Rule::AvailableAgain),
+        (
+            "a late loss",
+            |e| e.told.push(Told { sent_ms: 23_100, done_ms: 23_200, ..told(3, 503) }),
+            Rule::AvailableAgain,
+        ),
+        (
+            "a late hang",
+            |e| e.told.push(Told { sent_ms: 6_100, done_ms: 20_500, ..told(0, 200) }),
+            Rule::AvailableAgain,
+        ),
     ];
     for (what, plant, rule) in plants {
         let mut evidence = sound();
@@ -90,7 +150,8 @@ fn every_planted_corruption_is_found() {
 
 #[test]
 fn a_run_without_successes_shows_nothing() {
-    let evidence = Evidence { told: vec![told(3, 504)], orders: BTreeMap::new(), strikes: 1, ..Evidence::default() };
+    let struck = vec![killed(0, 0, "gateway")];
+    let evidence = Evidence { told: vec![told(3, 504)], struck, load_lasted: true, ..Evidence::default() };
     assert_eq!(judge(&evidence).iter().map(|finding| finding.rule).collect::<Vec<_>>(), [Rule::ShowsSomething]);
 }
 
@@ -100,6 +161,10 @@ impl Evidence {
     }
     fn attempt(&mut self, order: u64, attempt: (Saga, bool)) {
         self.orders.get_mut(&order).expect("an order of the sound evidence").attempts.push(attempt);
+    }
+    fn set_keys(&mut self, kind: &str, after: u64) {
+        let keys = self.keys.iter_mut().find(|keys| keys.kind == kind);
+        keys.expect("keys of the sound evidence").after = after;
     }
     fn lose_item(&mut self, item: &str) {
         self.stock.remove(item);

@@ -1,0 +1,162 @@
+//! How soon checkouts succeed again after a kill.
+//!
+//! Judged are kills that came alone, by the checkouts that were sent when it should be over and before the next fault.
+
+use super::{Evidence, Rule, Told};
+use crate::plan::{Field, KAFKA, Kind, REPLICATED, Struck};
+
+/// Checkouts succeed when they are sent so long after the kill of one of three replicas, milliseconds.
+const REPLICA_MS: u64 = 5_000;
+/// The same of one of three brokers.
+const BROKER_MS: u64 = 10_000;
+/// The same after a store is back.
+const STORE_MS: u64 = 2_000;
+/// Replicas and brokers of which one can be missed.
+const ENOUGH: u32 = 3;
+/// A checkout that was sent so long before the next fault and still had no answer has none because of this one.
+const PATIENCE_MS: u64 = 5_000;
+
+/// Checkouts sent between these moments succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise<'run> {
+    /// The kill.
+    pub struck: &'run Struck,
+    /// When it should be over.
+    pub from_ms: u64,
+    /// When the next fault began, or the load ended.
+    pub until_ms: u64,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Checkouts that were decided.
+    pub decided: u64,
+    /// Checkouts that were not.
+    pub undecided: u64,
+}
+
+/// The promises that a run can be held to.
+pub fn promises(evidence: &Evidence) -> Vec<Promise<'_>> {
+    let load_ended_ms = evidence.told.iter().map(|told| told.sent_ms).max().unwrap_or_default();
+    let promise = |struck: &'_ Struck| -> Option<(u64, u64)> {
+        let is_alone = evidence.struck.iter().filter(|other| other.fault == struck.fault).count() == 1;
+        let from_ms = over_ms(struck, evidence.field).filter(|_| is_alone)?;
+        let later = evidence.struck.iter().filter(|other| other.fault > struck.fault).map(|other| other.at_ms);
+        let until_ms = later.min().unwrap_or(load_ended_ms);
+        (from_ms < until_ms).then_some((from_ms, until_ms))
+    };
+    let promised = evidence.struck.iter().filter_map(|struck| Some((struck, promise(struck)?)));
+    promised.map(|(struck, (from_ms, until_ms))| Promise { struck, from_ms, until_ms }).collect()
+}
+
+/// When a strike should no longer matter, if anything is promised of it.
+fn over_ms(struck: &Struck, field: Field) -> Option<u64> {
+    let role = struck.strike.role.as_str();
+    match struck.strike.kind {
+        Kind::Kill if REPLICATED.contains(&role) && field.replicas >= ENOUGH => Some(struck.at_ms + REPLICA_MS),
+        Kind::Kill if role == KAFKA && field.brokers >= ENOUGH => Some(struck.at_ms + BROKER_MS),
+        Kind::Kill if role.starts_with("redis-") => Some(struck.healed_ms + STORE_MS),
+        _ => None,
+    }
+}
+
+impl Promise<'_> {
+    fn concerns(&self, told: &Told) -> bool {
+        let is_sent_then = (self.from_ms..self.until_ms).contains(&told.sent_ms);
+        let is_waited_for = || told.done_ms < self.until_ms || self.until_ms - told.sent_ms >= PATIENCE_MS;
+        is_sent_then && is_waited_for()
+    }
+
+    /// Checkouts that were sent in time and were not decided before the next fault.
+    fn broken_by<'run>(&self, told: &'run [Told]) -> impl Iterator<Item = &'run Told> {
+        let concerned = told.iter().filter(|told| self.concerns(told));
+        concerned.filter(|told| !told.is_decided() || told.done_ms >= self.until_ms)
+    }
+
+    /// Counts.
+    pub fn kept(&self, told: &[Told]) -> Kept {
+        let all = told.iter().filter(|told| self.concerns(told)).count() as u64;
+        let undecided = self.broken_by(told).count() as u64;
+        Kept { decided: all - undecided, undecided }
+    }
+
+    /// The statuses of those that were in flight at the kill, or were sent before it should have been over.
+    pub fn in_flight<'run>(&self, told: &'run [Told]) -> impl Iterator<Item = &'run Told> {
+        let (at_ms, from_ms) = (self.struck.at_ms, self.from_ms);
+        told.iter().filter(move |told| told.sent_ms < from_ms && told.done_ms >= at_ms)
+    }
+}
+
+pub(super) fn judge(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
+    for promise in promises(evidence) {
+        let broken: Vec<&Told> = promise.broken_by(&evidence.told).collect();
+        if let Some(first) = broken.first() {
+            let after_s = (first.sent_ms - promise.struck.at_ms) as f64 / 1e3;
+            let (strike, order, status) = (&promise.struck.strike, first.order, first.status);
+            let count = broken.len();
+            let example = format!("order {order}, sent {after_s:.1} s after it, was told {status:?}");
+            find(Rule::AvailableAgain, format!("{strike}: {count} checkouts undecided; {example}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plan::Strike;
+
+    fn struck(fault: usize, at_ms: u64, role: &str) -> Struck {
+        let strike = Strike {
+            kind: Kind::Kill,
+            role: role.to_owned(),
+            target: format!("{role}-1"),
+            lasts: Duration::ZERO,
+            amount: 0,
+        };
+        Struck { fault, at_ms, healed_ms: at_ms + 1_000, strike }
+    }
+
+    fn told(sent_ms: u64, done_ms: u64, status: u16) -> Told {
+        Told { order: 0, sent_ms, done_ms, status: Some(status) }
+    }
+
+    fn run(brokers: u32, struck: Vec<Struck>, told: Vec<Told>) -> Evidence {
+        let field = Field { replicas: 3, brokers, has_clocks: false, lasts: Duration::ZERO };
+        Evidence { field, struck, told, ..Evidence::default() }
+    }
+
+    fn broken(evidence: &Evidence) -> usize {
+        let mut count = 0;
+        judge(evidence, &mut |rule, _| count += usize::from(rule == Rule::AvailableAgain));
+        count
+    }
+
+    #[test]
+    fn what_is_sent_late_enough_must_be_decided_before_the_next_fault() {
+        let strikes = || vec![struck(0, 1_000, "stock-svc"), struck(1, 12_000, "gateway")];
+        let fine = vec![told(1_500, 30_000, 504), told(6_100, 6_200, 200), told(6_200, 6_300, 402)];
+        assert_eq!(broken(&run(1, strikes(), fine)), 0);
+        for told in [told(6_100, 6_200, 504), told(6_100, 6_200, 429), told(6_500, 20_000, 200)] {
+            assert_eq!(broken(&run(1, strikes(), vec![told])), 1);
+        }
+        // The next fault may have hit this one.
+        assert_eq!(broken(&run(1, strikes(), vec![told(11_000, 20_000, 504)])), 0);
+    }
+
+    #[test]
+    fn a_pair_promises_nothing() {
+        let pair = vec![struck(0, 1_000, "stock-svc"), struck(0, 1_000, "order-svc")];
+        assert_eq!(broken(&run(1, pair, vec![told(6_100, 6_200, 504), told(9_000, 9_001, 200)])), 0);
+    }
+
+    #[test]
+    fn brokers_and_stores_have_times_of_their_own() {
+        let late = |sent_ms| vec![told(sent_ms, sent_ms + 1, 504), told(90_000, 90_001, 200)];
+        let broken_at = |brokers, role, sent_ms| broken(&run(brokers, vec![struck(0, 1_000, role)], late(sent_ms)));
+        assert_eq!([broken_at(3, KAFKA, 10_900), broken_at(3, KAFKA, 11_100), broken_at(1, KAFKA, 50_000)], [0, 1, 0]);
+        assert_eq!([broken_at(1, "redis-stock", 3_900), broken_at(1, "redis-stock", 4_100)], [0, 1]);
+    }
+}
