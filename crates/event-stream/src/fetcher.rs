@@ -4,27 +4,26 @@
 //! Because the thread that polls is the one that assigns, no record of an earlier assignment can slip into a later one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use saga_core::ids::Lane;
 use telemetry::logs::Throttle;
 
 use crate::brokers::Brokers;
 use crate::error::{HaltReason, LaneFault};
+use crate::fetch_client::{FetchContext, Polled, new_consumer, take};
 use crate::fetching::{Accept, Fetching, Gap};
 use crate::inbox::{Inbox, Item};
 use crate::inquiry::Inquiry;
 use crate::record::Record;
-use crate::{client_log, watermark};
+use crate::watermark;
 
 /// The thread sleeps until the client or a lane wakes it; this bounds what a wake-up lost in the client could cost.
 const SLEEP_LIMIT: Duration = Duration::from_millis(500);
@@ -183,52 +182,6 @@ impl Drop for EndGuard {
         self.0.ended_changed.notify_all();
         self.0.fail_all();
     }
-}
-
-#[derive(Default)]
-struct FetchContext {
-    /// Lines of the client's log so far.
-    logged: AtomicU64,
-}
-
-impl ClientContext for FetchContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.logged.fetch_add(1, Ordering::Relaxed);
-        client_log::line("fetcher", level, facility, text);
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        client_log::error("fetcher", &error, reason);
-    }
-}
-
-impl ConsumerContext for FetchContext {}
-
-/// What a look into the client's queue gave.
-enum Polled<'consumer> {
-    Something(KafkaResult<BorrowedMessage<'consumer>>),
-    /// A line of the client's log, which lies in the same queue: there may be more behind it.
-    LogLine,
-    Nothing,
-}
-
-/// Takes the next thing from the queue. `BaseConsumer::poll` answers `None` for a line of the log too; taken for an empty
-/// queue, it would leave everything behind it lying there, and the client wakes nobody for a queue that was not empty.
-fn take(consumer: &BaseConsumer<FetchContext>) -> Polled<'_> {
-    let logged = || consumer.context().logged.load(Ordering::Relaxed);
-    let before = logged();
-    match consumer.poll(Duration::ZERO) {
-        Some(polled) => Polled::Something(polled),
-        None if logged() != before => Polled::LogLine,
-        None => Polled::Nothing,
-    }
-}
-
-/// A consumer that wakes this thread when it has something.
-fn new_consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<FetchContext>> {
-    let mut consumer: BaseConsumer<FetchContext> = config.create_with_context(FetchContext::default())?;
-    let thread = std::thread::current();
-    consumer.set_nonempty_callback(move || thread.unpark());
-    Ok(consumer)
 }
 
 struct FetchLoop {

@@ -7,6 +7,7 @@ mod brokers;
 mod client_log;
 mod consumer;
 mod error;
+mod fetch_client;
 mod fetcher;
 mod fetchers;
 mod fetching;
