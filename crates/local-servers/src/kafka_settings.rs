@@ -93,8 +93,8 @@ mod tests {
     use super::*;
 
     fn value(text: &str, name: &str) -> String {
-        let lines = text.lines().filter_map(|line| line.split_once('='));
-        lines.filter(|(key, _)| *key == name).last().map(|(_, value)| value.to_owned()).unwrap_or_default()
+        let mut lines = text.lines().filter_map(|line| line.split_once('='));
+        lines.rfind(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
     }
 
     #[test]
