@@ -170,8 +170,9 @@ fn is_out_of_reach(state: SagaState, event: SagaEvent) -> bool {
         // A saga that is being undone has no deadline of its own any more, and few undos fail and wait.
         (S::Undoing, E::SagaTimeout | E::StepRetry) => true,
         (S::UndoPaused, E::SagaTimeout | E::Failed | E::Stale | E::UndoStale | E::EarlyTimer) => true,
-        // An undo that failed is tried until it succeeds, so its answer is seldom late.
-        (S::Ended, E::UndoFailed) => true,
+        // What has ended is forgotten, so nothing can contradict it. An undo that failed is tried until it succeeds, so its
+        // answer is seldom late.
+        (S::Ended, E::Impossible | E::UndoFailed) => true,
         _ => false,
     }
 }
