@@ -33,9 +33,7 @@ impl<B> Series<B> {
                 return measure(series);
             }
         }
-        let attributes: Vec<KeyValue> =
-            labels.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())).collect();
-        let series = bind(&attributes);
+        let series = bind(&attributes(labels));
         measure(&series);
         let mut known = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been faster: both are bound to the same series, and one is enough.
@@ -43,6 +41,11 @@ impl<B> Series<B> {
             known.push((labels.iter().map(|(_, value)| Box::from(*value)).collect(), series));
         }
     }
+}
+
+/// The labels as OpenTelemetry has them.
+pub(super) fn attributes(labels: &[Label<'_>]) -> Vec<KeyValue> {
+    labels.iter().map(|(name, value)| KeyValue::new(*name, (*value).to_owned())).collect()
 }
 
 /// The names are the same for all series of an instrument, and in the same order.

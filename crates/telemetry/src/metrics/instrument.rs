@@ -8,7 +8,7 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, PeriodicReader, SdkMeterProvider};
 use prometheus::{Registry, TextEncoder};
 
-use super::bound::Series;
+use super::bound::{Series, attributes};
 
 /// A label: its name, and a value from a small set.
 pub type Label<'a> = (&'static str, &'a str);
@@ -126,8 +126,7 @@ impl Gauge {
         value: impl Fn(&T) -> f64 + Send + Sync + 'static,
     ) {
         check(self, labels);
-        let attribute = |(name, value): &Label<'_>| opentelemetry::KeyValue::new(*name, (*value).to_owned());
-        let attributes: Vec<_> = labels.iter().map(attribute).collect();
+        let attributes = attributes(labels);
         let source = Arc::downgrade(source);
         let builder = meter().f64_observable_gauge(self.name).with_unit(self.unit).with_description(self.help);
         let _lives_with_the_meter = builder
