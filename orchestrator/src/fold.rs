@@ -152,8 +152,9 @@ impl LaneCore {
                 self.emitter.result(topic, &news, cause, record.offset);
             }
             (Effect::Alarm(alarm), Mode::Live) => {
-                let _scope = context::scope(cause);
                 let (name, saga) = alarm_name(&alarm);
+                let own = saga.and_then(|saga| self.state.saga(saga)).map_or(cause, |saga| &saga.trace);
+                let _scope = context::scope(if cause.traceparent.is_empty() { own } else { cause });
                 metrics::FOLD_ALARMS.add(1, &[("alarm", name)]);
                 let id = saga.map(tracing::field::display);
                 tracing::error!(lane = self.lane.0, alarm = name, saga.id = id, detail = %alarm, "alarm");

@@ -36,7 +36,7 @@ impl Hop {
 
     /// The context that effects of the record continue.
     pub(crate) fn cause(&self) -> TraceContext {
-        context::of_span(&self.fold, &self.parent)
+        context::of_span(&self.fold, &self.parent).into_owned()
     }
 
     /// The record changed nothing.

@@ -1,11 +1,13 @@
 //! The trace of one record: from its headers, over the span of its processing, to the headers of its answer.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use event_stream::{Lane, Outgoing, Record};
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::record::{InboxEvent, Reply};
 use service_kit::panics::MAX_TRIES;
-use std::sync::Arc;
 use telemetry::context::{self, CommandWords, Message, TraceContext};
 use telemetry::metrics::QUARANTINED;
 use tracing::Span;
@@ -63,8 +65,13 @@ impl Hop {
     }
 
     /// The context of what is done for the record.
-    pub(crate) fn context(&self) -> TraceContext {
+    pub(crate) fn context(&self) -> Cow<'_, TraceContext> {
         context::of_span(&self.span, &self.trace)
+    }
+
+    /// The same if its trace is recorded.
+    pub(crate) fn recorded(&self) -> Option<TraceContext> {
+        context::is_recorded(&self.trace).then(|| self.context().into_owned())
     }
 
     /// The record that answers the entry, in a span of its own.

@@ -13,7 +13,7 @@ use proto::{DecodeError, Wire};
 use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use saga_core::participant::ParticipantLane;
 use service_kit::panics::MAX_TRIES;
-use telemetry::context::{self, TraceContext};
+use telemetry::context::TraceContext;
 
 use crate::business::{Business, Fault};
 use crate::events;
@@ -63,7 +63,7 @@ impl<B: Business> LaneRunner for Participant<B> {
 struct ChunkTransaction<B> {
     business: Arc<B>,
     chunk: Arc<Chunk>,
-    /// Of the sagas in it; empty while spans are not exported.
+    /// Of the sagas in it that are recorded.
     traces: Vec<TraceContext>,
 }
 
@@ -78,8 +78,8 @@ impl<B: Business> Transaction for ChunkTransaction<B> {
         self.chunk.record_keys(keys);
     }
 
-    fn traces(&self, traces: &mut Vec<TraceContext>) {
-        traces.extend_from_slice(&self.traces);
+    fn traces(&self, visit: &mut dyn FnMut(&TraceContext)) {
+        self.traces.iter().for_each(visit);
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<Verdict, Unread> {
@@ -256,7 +256,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
     /// chunk may happen or not, and whoever owns the lane next finds that out from the lane's position.
     async fn commit(&mut self, chunk: &Arc<Chunk>, hops: &[Hop]) -> Option<Result<Verdict, CommitError>> {
         let business = Arc::clone(&self.participant.business);
-        let traces = if context::is_exporting() { hops.iter().map(Hop::context).collect() } else { Vec::new() };
+        let traces = hops.iter().filter_map(Hop::recorded).collect();
         let run = self.queue.run(ChunkTransaction { business, chunk: Arc::clone(chunk), traces });
         tokio::pin!(run);
         tokio::select! {

@@ -22,12 +22,16 @@ impl Spans {
         if !context::is_exporting() {
             return Self::default();
         }
-        let mut traces = Vec::new();
-        transaction.traces(&mut traces);
-        if traces.is_empty() {
-            traces.push(context::current());
+        let (mut parts, mut names_any) = (Vec::new(), false);
+        transaction.traces(&mut |trace| {
+            names_any = true;
+            if parts.len() < MAX_SPANS {
+                parts.extend(TransactionSpan::begin(server, trace));
+            }
+        });
+        if !names_any {
+            parts.extend(TransactionSpan::begin(server, &context::current()));
         }
-        let parts = traces.iter().filter_map(|trace| TransactionSpan::begin(server, trace)).take(MAX_SPANS).collect();
         Self { parts, execs: 0 }
     }
 

@@ -30,10 +30,10 @@ pub trait Transaction: Send + 'static {
         let _ = keys;
     }
 
-    /// Adds the trace contexts of the sagas that this transaction works for: each that is recorded gets a span of it. Asked
-    /// only while spans are exported; without any, the context that is current when it is handed in counts.
-    fn traces(&self, traces: &mut Vec<TraceContext>) {
-        let _ = traces;
+    /// Calls `visit` with the trace context of each saga that this transaction works for: those that are recorded get a span of
+    /// it. Asked only while spans are exported; without any, the context that is current when it is handed in counts.
+    fn traces(&self, visit: &mut dyn FnMut(&TraceContext)) {
+        let _ = visit;
     }
 
     /// Reads and writes the view. On `Err(Unread)` nothing of it is kept, the missing key is read and `apply` runs

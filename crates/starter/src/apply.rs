@@ -167,8 +167,8 @@ impl<B: Business> Transaction for ResultBatch<B> {
         keys.extend(unknown.map(|incoming| pending_key(self.lane, incoming.news.ordinal().sequence)));
     }
 
-    fn traces(&self, traces: &mut Vec<TraceContext>) {
-        traces.extend(self.results.iter().map(|incoming| context::of_span(&incoming.span, incoming.news.trace())));
+    fn traces(&self, visit: &mut dyn FnMut(&TraceContext)) {
+        self.results.iter().for_each(|incoming| visit(&context::of_span(&incoming.span, incoming.news.trace())));
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {

@@ -78,8 +78,8 @@ impl<B: Business> Transaction for WindowTransaction<B> {
         keys.push(STORE_ID_KEY.to_owned());
     }
 
-    fn traces(&self, traces: &mut Vec<TraceContext>) {
-        traces.extend(self.members.iter().map(|member| member.trace.clone()));
+    fn traces(&self, visit: &mut dyn FnMut(&TraceContext)) {
+        self.members.iter().for_each(|member| visit(&member.trace));
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {

@@ -10,6 +10,7 @@ mod redis;
 mod saga;
 mod text;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -80,9 +81,10 @@ pub fn from_headers(headers: &[(String, Bytes)]) -> TraceContext {
     from_text(find(TRACEPARENT), find(TRACESTATE))
 }
 
-/// The headers that carry a context; none for an empty one.
+/// The headers that carry a context; none when its trace is not recorded. They name the span that sent the record, and then there
+/// is none: the trace that a saga belongs to, recorded or not, is part of its records.
 pub fn to_headers(context: &TraceContext) -> Vec<(&'static str, String)> {
-    if context.traceparent.is_empty() {
+    if !text::is_sampled(&context.traceparent) {
         return Vec::new();
     }
     let mut headers = vec![(TRACEPARENT, context.traceparent.clone())];
@@ -98,8 +100,8 @@ pub fn is_recorded(context: &TraceContext) -> bool {
 }
 
 /// The context of the span, or `fallback` when the span is disabled.
-pub fn of_span(span: &Span, fallback: &TraceContext) -> TraceContext {
-    recorded_context(span).unwrap_or_else(|| fallback.clone())
+pub fn of_span<'a>(span: &Span, fallback: &'a TraceContext) -> Cow<'a, TraceContext> {
+    recorded_context(span).map_or(Cow::Borrowed(fallback), Cow::Owned)
 }
 
 /// The context that is current on this thread, recorded or not; empty when there is none.
@@ -168,10 +170,12 @@ mod tests {
         let saga = SagaId(Default::default());
         let message = Message { topic: "t", lane: 0, offset: None, saga, about: &"start" };
         assert!(process_span(&message, &context).is_none() && send_span(&message, &context).is_none());
-        assert_eq!(of_span(&Span::none(), &context), context, "the context travels on");
+        assert_eq!(*of_span(&Span::none(), &context), context, "the context travels on");
         let headers: Vec<_> =
             to_headers(&context).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         assert_eq!(from_headers(&headers), context);
+        let not_recorded = TraceContext { traceparent: TRACEPARENT.replace("-01", "-00"), ..context };
+        assert_eq!(to_headers(&not_recorded), [], "nobody sent a span of it");
         assert_eq!(from_headers(&[("traceparent".to_owned(), Bytes::from_static(b"\xff"))]), TraceContext::default());
     }
 

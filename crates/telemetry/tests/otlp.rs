@@ -32,7 +32,7 @@ fn hop(topic: &str, about: &str, parent: &TraceContext) -> (tracing::Span, Trace
     let send = context::send_span(&message, parent);
     let received = context::from_headers(&on_the_wire(&context::of_span(&send, parent)));
     let process = context::process_span(&Message { offset: Some(42), ..message }, &received);
-    let context = context::of_span(&process, &received);
+    let context = context::of_span(&process, &received).into_owned();
     (process, context)
 }
 
@@ -53,7 +53,7 @@ async fn checkout() {
     let (consumed, at_orchestrator) = hop("saga.inbox", "start", &start);
     let fold = context::fold_span("start", saga(), &consumed);
     context::ignored(&fold, "duplicate-start");
-    let at_orchestrator = context::of_span(&fold, &at_orchestrator);
+    let at_orchestrator = context::of_span(&fold, &at_orchestrator).into_owned();
     let (_stock, at_stock) = hop("stock.commands", "reserve", &at_orchestrator);
     let server = RedisServer::new("127.0.0.1", 6379);
     let parts: Vec<_> = [&at_stock, &at_orchestrator]

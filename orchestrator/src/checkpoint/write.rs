@@ -20,7 +20,7 @@ pub struct WriteCheckpoint {
     expected: u64,
     values: Vec<(String, Bytes)>,
     gone: Vec<String>,
-    /// Of the sagas in it; empty while spans are not exported.
+    /// Of the sagas in it that are recorded.
     traces: Vec<TraceContext>,
 }
 
@@ -47,10 +47,8 @@ impl WriteCheckpoint {
             values.push((definitions_key(lane), encode_definitions(definitions)));
         }
         let gone = changes.ended.iter().map(|id| saga_key(lane, *id)).collect();
-        let traces = match context::is_exporting() {
-            true => changes.changed.iter().map(|saga| saga.trace.clone()).collect(),
-            false => Vec::new(),
-        };
+        let traces = changes.changed.iter().map(|saga| &saga.trace);
+        let traces = traces.filter(|trace| context::is_recorded(trace)).cloned().collect();
         let head = Checkpoint { version: version + 1, writer, head: changes.head }.encode();
         Self { head_key: checkpoint_key(lane), head, expected: version, values, gone, traces }
     }
@@ -77,8 +75,8 @@ impl Transaction for WriteCheckpoint {
         keys.push(self.head_key.clone());
     }
 
-    fn traces(&self, traces: &mut Vec<TraceContext>) {
-        traces.extend_from_slice(&self.traces);
+    fn traces(&self, visit: &mut dyn FnMut(&TraceContext)) {
+        self.traces.iter().for_each(visit);
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<WriteOutcome, Unread> {

@@ -24,8 +24,8 @@ fn command(traceparent: &str) -> Command {
     }
 }
 
-const OWN: &str = "00-11111111111111111111111111111111-2222222222222222-00";
-const CAUSE: &str = "00-11111111111111111111111111111111-3333333333333333-00";
+const OWN: &str = "00-11111111111111111111111111111111-2222222222222222-01";
+const CAUSE: &str = "00-11111111111111111111111111111111-3333333333333333-01";
 
 fn traceparent(record: &Outgoing) -> Option<&str> {
     record.headers.iter().find(|(name, _)| *name == "traceparent").map(|(_, value)| value.as_str())
@@ -55,8 +55,14 @@ fn a_command_continues_its_cause_or_rejoins_its_saga() {
     emitter.command(&"stock".into(), command(OWN), &cause);
     emitter.command(&"stock".into(), command(OWN), &TraceContext::default());
     emitter.command(&"stock".into(), command(""), &TraceContext::default());
+    emitter.command(&"stock".into(), command(&OWN.replace("-01", "-00")), &TraceContext::default());
     let records = emitter.take();
-    assert_eq!(records.iter().map(traceparent).collect::<Vec<_>>(), [Some(CAUSE), Some(OWN), None]);
+    let unrecorded = "without a header: the command itself names its trace";
+    assert_eq!(
+        records.iter().map(traceparent).collect::<Vec<_>>(),
+        [Some(CAUSE), Some(OWN), None, None],
+        "{unrecorded}"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Spans and context of HTTP requests.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
 
@@ -11,7 +12,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::{SAMPLER, SPAN_TARGET, TRACEPARENT, TRACESTATE, TraceContext, from_text, is_exporting, is_recorded};
-use super::{fail, recorded_context, text, with_parent};
+use super::{fail, of_span, recorded_context, text, with_parent};
 
 /// The trace that a request which came in belongs to: of its headers, or one that begins here.
 pub struct RequestTrace {
@@ -130,8 +131,8 @@ impl UpstreamSpan {
     }
 
     /// What the request carries: the context of this span, or `parent` when it is disabled.
-    pub fn context(&self, parent: &TraceContext) -> TraceContext {
-        recorded_context(&self.span).unwrap_or_else(|| parent.clone())
+    pub fn context<'a>(&self, parent: &'a TraceContext) -> Cow<'a, TraceContext> {
+        of_span(&self.span, parent)
     }
 
     /// The replica has answered.

@@ -1,5 +1,6 @@
 //! W3C Trace Context as text (<https://www.w3.org/TR/trace-context/>).
 
+use std::ops::Range;
 use std::str::FromStr;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
@@ -8,6 +9,11 @@ use super::TraceContext;
 
 /// Length of `00-<32 hex>-<16 hex>-<2 hex>`.
 const TRACEPARENT_BYTES: usize = 55;
+
+/// Where in it the trace's id stands, the span's, and the flags.
+const TRACE: Range<usize> = 3..35;
+const SPAN: Range<usize> = 36..52;
+const FLAGS: Range<usize> = 53..55;
 
 /// Longest `tracestate` that is passed on: what the recommendation asks implementations to carry.
 const MAX_TRACESTATE_BYTES: usize = 512;
@@ -22,7 +28,18 @@ pub(super) fn is_sampled(traceparent: &str) -> bool {
 
 /// Whether the text has the shape of version 00: it comes from outside and travels on through every store and topic.
 pub(super) fn is_well_formed(traceparent: &str) -> bool {
-    traceparent.len() == TRACEPARENT_BYTES && traceparent.starts_with("00-") && parts(traceparent).is_some()
+    let bytes = traceparent.as_bytes();
+    let is_id = |place: Range<usize>| {
+        let id = &bytes[place];
+        id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) && id.iter().any(|byte| *byte != b'0')
+    };
+    let is_flags = |flags: &[u8]| flags.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    bytes.len() == TRACEPARENT_BYTES
+        && bytes.starts_with(b"00-")
+        && (bytes[35], bytes[52]) == (b'-', b'-')
+        && is_id(TRACE)
+        && is_id(SPAN)
+        && is_flags(&bytes[FLAGS])
 }
 
 /// Whether a `tracestate` is short and printable enough to be passed on.
@@ -31,8 +48,13 @@ pub(super) fn is_sendable(tracestate: &str) -> bool {
 }
 
 pub(super) fn to_span_context(context: &TraceContext) -> Option<SpanContext> {
-    let (trace, span, flags) = parts(&context.traceparent)?;
-    let state = TraceState::from_str(&context.tracestate).unwrap_or_default();
+    let text = Some(&*context.traceparent).filter(|text| is_well_formed(text))?;
+    let (trace, span) = (TraceId::from_hex(&text[TRACE]).ok()?, SpanId::from_hex(&text[SPAN]).ok()?);
+    let flags = TraceFlags::new(u8::from_str_radix(&text[FLAGS], 16).ok()?);
+    let state = match context.tracestate.as_str() {
+        "" => TraceState::NONE,
+        state => TraceState::from_str(state).unwrap_or_default(),
+    };
     Some(SpanContext::new(trace, span, flags, true, state))
 }
 
@@ -40,21 +62,6 @@ pub(super) fn to_text(context: &SpanContext) -> TraceContext {
     let traceparent =
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8() & 0x03);
     TraceContext { traceparent, tracestate: context.trace_state().header() }
-}
-
-fn parts(traceparent: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
-    let lowercase_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    let mut fields = traceparent.split('-').skip(1);
-    let (trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?);
-    if fields.next().is_some() || (trace.len(), span.len(), flags.len()) != (32, 16, 2) {
-        return None;
-    }
-    if ![trace, span, flags].into_iter().all(lowercase_hex) {
-        return None;
-    }
-    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
-    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
-    (trace != TraceId::INVALID && span != SpanId::INVALID).then_some((trace, span, flags))
 }
 
 #[cfg(test)]
@@ -79,10 +86,28 @@ mod tests {
         let zero_span = "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01";
         let uppercase = SAMPLED.to_uppercase();
         let newline = SAMPLED.replace("-01", "\n01");
-        for bad in
-            ["", "01", zero_trace, zero_span, &uppercase, &newline, &SAMPLED[..54], &SAMPLED.replace("00-0", "ff-0")]
-        {
+        let (version, dash) = (SAMPLED.replace("00-0", "ff-0"), SAMPLED.replace("c-b", "cab"));
+        let (not_hex, flags) = (SAMPLED.replace("af7", "ag7"), SAMPLED.replace("-01", "-0g"));
+        let letters = "é".repeat(28)[..TRACEPARENT_BYTES - 1].to_owned() + "1";
+        let long = format!("{SAMPLED}0");
+        for bad in [
+            "",
+            "01",
+            zero_trace,
+            zero_span,
+            &uppercase,
+            &newline,
+            &SAMPLED[..54],
+            &version,
+            &dash,
+            &not_hex,
+            &flags,
+            &letters,
+            &long,
+        ] {
             assert!(!is_well_formed(bad), "{bad}");
+            let context = TraceContext { traceparent: bad.to_owned(), tracestate: String::new() };
+            assert_eq!(to_span_context(&context), None, "{bad}");
         }
         assert!(!is_sendable("a=1\r\nb") && !is_sendable(&"a".repeat(513)));
     }
