@@ -1,9 +1,11 @@
-//! Two replicas of each service: one is killed, or stopped for five seconds and continued, in the middle of 200 checkouts.
+//! Two replicas of each service: one is killed, or stopped for five seconds and continued, in the middle of 200 checkouts; and
+//! all are restarted one after the other, which nobody notices.
 
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/drill.rs"]
 mod drill;
+mod rolling;
 #[path = "../common/wait.rs"]
 mod wait;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
             scenario!(one_of_two_stock_svcs_is_stopped_and_continued),
             scenario!(one_of_two_payment_svcs_is_stopped_and_continued),
             scenario!(the_gateway_is_stopped_and_continued),
+            scenario!(rolling::restarts_of_all_services_go_unnoticed),
         ],
     )
 }

@@ -1,0 +1,91 @@
+//! A rolling restart under load: SIGTERM, the end of the process, a new one, ready; one replica after the other. Whoever checks
+//! out meanwhile gets the answer that he would have got, and no other.
+//!
+//! Not of the gateway: the stack has one, and clients cannot connect while it is away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use stack::{Progress, Shop};
+
+use super::World;
+use crate::wait::until;
+
+/// Clients, each with one request at a time.
+const CLIENTS: usize = 8;
+/// Checkouts that are answered before the first restart and between two.
+const BETWEEN: usize = 20;
+/// How long those may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A service drains within its own deadline, which is shorter.
+const END_DEADLINE: Duration = Duration::from_secs(40);
+
+/// What clients and restarts know of each other.
+#[derive(Default)]
+struct Course {
+    over: AtomicBool,
+    answered: AtomicUsize,
+}
+
+pub async fn restarts_of_all_services_go_unnoticed(world: Arc<World>) -> anyhow::Result<()> {
+    world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
+    let course = Arc::new(Course::default());
+    let item = world.shop.create_item(3, 1_000_000).await?;
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|_| tokio::spawn(client(world.shop.clone(), item.clone(), Arc::clone(&course)))).collect();
+    let restarted = restart_all(&world, &course).await;
+    course.over.store(true, Ordering::Relaxed);
+    let mut answers = BTreeMap::new();
+    let mut sold = 0;
+    for client in clients {
+        for (expected, status) in client.await.context("a client")?? {
+            *answers.entry((expected, status)).or_insert(0) += 1;
+            sold += u64::from(status == 200);
+        }
+    }
+    restarted?;
+    ensure!(
+        answers.keys().all(|(expected, status)| expected == status),
+        "(expected, answered): how often: {answers:?}"
+    );
+    ensure!(answers.len() == 2, "some are paid and some refused: {answers:?}");
+    let left = world.shop.find_item(&item).await?.stock;
+    ensure!(left == 1_000_000 - sold, "{sold} sold and {left} left");
+    Ok(())
+}
+
+async fn restart_all(world: &World, course: &Course) -> anyhow::Result<()> {
+    for service in ["orchestrator", "order-svc", "stock-svc", "payment-svc"] {
+        for replica in 1..=2 {
+            let name = format!("{service}-{replica}");
+            let before = course.answered.load(Ordering::Relaxed);
+            until("checkouts are answered", PATIENCE, async || {
+                (course.answered.load(Ordering::Relaxed) >= before + BETWEEN).then_some(())
+            })
+            .await?;
+            let mut stack = world.stack.lock().await;
+            let status = stack.terminate(&name, END_DEADLINE)?;
+            ensure!(status.success(), "{name} has not drained: {status}");
+            stack.restart(&name)?;
+            stack.wait_until_ready(&Progress::Silent).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks orders out until it is told to stop, every third of somebody who cannot pay; what each must answer, and what it did.
+async fn client(shop: Shop, item: String, course: Arc<Course>) -> anyhow::Result<Vec<(u16, u16)>> {
+    let mut answers = Vec::new();
+    while !course.over.load(Ordering::Relaxed) {
+        let (credit, expected) = if answers.len() % 3 == 2 { (2, 402) } else { (3, 200) };
+        let user = shop.create_user(credit).await.context("create a user")?;
+        let order = shop.create_order(&user, &[(&item, 1)]).await.context("create an order")?;
+        let answer = shop.checkout(&order).await.context("check out")?;
+        answers.push((expected, answer.status));
+        course.answered.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(answers)
+}
