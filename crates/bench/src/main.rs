@@ -9,6 +9,7 @@ mod closed;
 mod compare;
 mod cpu;
 mod open;
+mod overload;
 mod picture;
 mod report;
 mod result;
@@ -49,6 +50,8 @@ enum Command {
     Sweep(sweep::Args),
     /// Measures what exporting telemetry costs: several stacks side by side, as ratios
     Telemetry(telemetry::Args),
+    /// Measures what is left when several times the peak arrives, and how soon it is back
+    Overload(overload::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -70,5 +73,6 @@ async fn main() -> anyhow::Result<()> {
         }
         Some(Command::Sweep(args)) => sweep::run(&args).await,
         Some(Command::Telemetry(args)) => telemetry::run(&args).await,
+        Some(Command::Overload(args)) => overload::run(&args).await,
     }
 }

@@ -1,0 +1,135 @@
+//! What is left of the throughput when far more arrives than can be done, and how soon all of it is back.
+//!
+//! First a closed loop finds the peak. Then checkouts arrive at multiples of it, whatever the answers are; after each, for a while,
+//! they arrive at a rate that the system can carry.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::cpu;
+use crate::result::{Load, Phase};
+use crate::run::{Course, Plan};
+
+/// Share of the peak that arrives after an overload.
+const AFTERWARDS: f64 = 0.7;
+/// Length of that, in seconds: the system has to be back before its end.
+const AFTERWARDS_S: u64 = 10;
+/// A second counts as good from this share of what is expected on.
+const GOOD: f64 = 0.9;
+/// Connections that find the peak, unless `--connections` says otherwise.
+const PEAK_CONNECTIONS: usize = 256;
+
+/// The options of this measurement.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Multiples of the peak that arrive, one after the other
+    #[arg(long, value_delimiter = ',', default_values_t = [2.0, 5.0, 10.0])]
+    factors: Vec<f64>,
+    #[command(flatten)]
+    plan: Plan,
+}
+
+/// One overload and what came after it.
+struct Bout {
+    factor: f64,
+    overload: Phase,
+    afterwards: Phase,
+}
+
+/// Starts a stack, overloads it, prints the table, audits, ends it. An error when a checkout was told anything but 200, 4xx or 429.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    ensure!(args.factors.iter().all(|factor| *factor > 1.0), "--factors needs numbers above 1");
+    let mut course = Course::begin(&args.plan).await?;
+    course.warm_up(Duration::from_secs(args.plan.warmup_s)).await?;
+    println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
+    let seconds = Duration::from_secs(args.plan.seconds);
+    let connections = args.plan.connections.first().copied().unwrap_or(PEAK_CONNECTIONS);
+    let peak = course.phase(Load::Connections(connections), seconds).await?;
+    println!("peak: {:.0} checkouts/s from {connections} connections", peak.per_second());
+    let mut bouts = Vec::new();
+    for factor in args.factors.iter().copied() {
+        let overload = course.phase(Load::Rate(factor * peak.per_second()), seconds).await?;
+        let load = Load::Rate(AFTERWARDS * peak.per_second());
+        let afterwards = course.phase(load, Duration::from_secs(AFTERWARDS_S)).await?;
+        bouts.push(Bout { factor, overload, afterwards });
+    }
+    println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
+    print!("{}", table(&peak, &bouts));
+    course.end().await?;
+    let unknown: u64 = bouts.iter().map(|bout| bout.overload.unknown + bout.afterwards.unknown).sum();
+    ensure!(unknown == 0, "{unknown} checkouts were answered 5xx or not at all");
+    Ok(())
+}
+
+fn table(peak: &Phase, bouts: &[Bout]) -> String {
+    let mut text = String::from(
+        "overload   offered/s   decided/s   of peak   429/s   5xx   p99 ms of the decided   generator's cores   back after\n",
+    );
+    for Bout { factor, overload, afterwards } in bouts {
+        // The generator may fall behind: what counts is what it did send.
+        let ended = overload.paid + overload.refused + overload.unknown;
+        let offered = (ended + overload.shed) as f64 / overload.seconds;
+        let generator = overload.cpu_us.get("generator").copied().unwrap_or(f64::NAN);
+        let cores = generator / 1e6 * ended as f64 / overload.seconds;
+        let back = back_after_s(afterwards, AFTERWARDS * peak.per_second());
+        let back = back.map_or_else(|| format!("not within {AFTERWARDS_S} s"), |second| format!("{second} s"));
+        // Infallible: it writes into a String.
+        let _ = writeln!(
+            text,
+            "{factor:>7.1}x {offered:>11.0} {:>11.0} {:>9.2} {:>7.0} {:>5} {:>23.0} {cores:>19.2} {back:>12}",
+            overload.per_second(),
+            overload.per_second() / peak.per_second(),
+            overload.shed as f64 / overload.seconds,
+            overload.unknown + afterwards.unknown,
+            overload.latency_ms(99.0),
+        );
+    }
+    text
+}
+
+/// The first second from which on every second is good; the last one of a phase is not whole.
+fn back_after_s(afterwards: &Phase, expected: f64) -> Option<usize> {
+    let whole = usize::try_from(AFTERWARDS_S).unwrap_or(usize::MAX).min(afterwards.paid_by_second.len());
+    let seconds = &afterwards.paid_by_second[..whole];
+    let good = seconds.iter().rev().take_while(|paid| **paid as f64 >= GOOD * expected).count();
+    (good > 0).then_some(seconds.len() - good)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::result::tests::run;
+
+    use super::*;
+
+    fn phase(paid_by_second: &[u64]) -> Phase {
+        let mut phase = run(64, 1000, 10.0, 1.0).phases.remove(0);
+        phase.paid_by_second = paid_by_second.to_vec();
+        phase
+    }
+
+    #[test]
+    fn it_is_back_when_every_later_second_is_good() {
+        let cases: [(&[u64], Option<usize>); 4] = [
+            (&[100; 10], Some(0)),
+            (&[10, 100, 20, 100, 100, 100, 100, 100, 100, 95], Some(3)),
+            (&[100, 100, 100, 100, 100, 100, 100, 100, 100, 20], None),
+            (&[0, 100, 100, 100, 100, 100, 100, 100, 100, 100, 3], Some(1)),
+        ];
+        for (paid, expected) in cases {
+            assert_eq!(back_after_s(&phase(paid), 100.0), expected, "{paid:?}");
+        }
+    }
+
+    #[test]
+    fn goodput_is_compared_with_the_peak() {
+        let peak = run(256, 10_000, 10.0, 1.0).phases.remove(0);
+        let mut overload = run(256, 9_000, 10.0, 1.0).phases.remove(0);
+        overload.shed = 11_000;
+        let text = table(&peak, &[Bout { factor: 2.0, overload, afterwards: phase(&[700; 10]) }]);
+        let line: Vec<&str> = text.lines().nth(1).expect("a line").split_whitespace().collect();
+        assert_eq!(line[..5], ["2.0x", "2000", "900", "0.90", "1100"]);
+        assert_eq!(line[line.len() - 2..], ["0", "s"]);
+    }
+}
