@@ -15,6 +15,7 @@ mod report;
 mod result;
 mod run;
 mod scenario;
+mod soak;
 mod sweep;
 mod tally;
 mod telemetry;
@@ -52,6 +53,8 @@ enum Command {
     Telemetry(telemetry::Args),
     /// Measures what is left when several times the peak arrives, and how soon it is back
     Overload(overload::Args),
+    /// Checks out a million times and looks at what is left: keys, memory
+    Soak(soak::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -74,5 +77,6 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::Sweep(args)) => sweep::run(&args).await,
         Some(Command::Telemetry(args)) => telemetry::run(&args).await,
         Some(Command::Overload(args)) => overload::run(&args).await,
+        Some(Command::Soak(args)) => soak::run(&args).await,
     }
 }
