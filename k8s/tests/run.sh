@@ -141,7 +141,7 @@ check_observability() {
 # The collector's configuration by the collector itself; its own distribution for Kubernetes has all parts, too.
 check_collector() {
     local collector log=$work/collector.log
-    collector=$(command -v otelcol-contrib || command -v otelcol-k8s) || { skip "the collector's configuration: install otelcol-contrib"; return; }
+    collector=$(command -v otelcol-contrib || command -v otelcol-k8s) || { skip "the collector's configuration: install otelcol-contrib 0.144 or later"; return; }
     export OTLP_BACKEND=localhost:4317
     "$collector" validate --config="$root/k8s/observability/otel-collector.yml" > "$log" 2>&1 || { cat "$log" >&2; fail "otel-collector.yml is wrong"; }
     sed 's/decision_wait:/decision_weight:/' "$root/k8s/observability/otel-collector.yml" > "$work/collector.yml"
