@@ -59,7 +59,8 @@ impl Snapshot {
     }
 }
 
-/// Milliseconds that the fixed loop takes now. The machine is shared: figures of two runs compare only when this agrees.
+/// Milliseconds that the fixed loop takes now. The machine is shared: figures of two runs compare only when this
+/// agrees.
 pub fn fixed_loop_ms() -> f64 {
     let begin = Instant::now();
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;

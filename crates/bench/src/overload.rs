@@ -1,7 +1,7 @@
 //! What is left of the throughput when far more arrives than can be done, and how soon all of it is back.
 //!
-//! First a closed loop finds the peak. Then checkouts arrive at multiples of it, whatever the answers are; after each, for a while,
-//! they arrive at a rate that the system can carry.
+//! First a closed loop finds the peak. Then checkouts arrive at multiples of it, whatever the answers are; after each,
+//! for a while, they arrive at a rate that the system can carry.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -38,7 +38,8 @@ struct Bout {
     afterwards: Phase,
 }
 
-/// Starts a stack, overloads it, prints the table, audits, ends it. An error when a checkout was told anything but 200, 4xx or 429.
+/// Starts a stack, overloads it, prints the table, audits, ends it. An error when a checkout was told anything but 200,
+/// 4xx or 429.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.factors.iter().all(|factor| *factor > 1.0), "--factors needs numbers above 1");
     let mut course = Course::begin(&args.plan).await?;

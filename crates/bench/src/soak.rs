@@ -1,5 +1,5 @@
-//! Many checkouts without a fault, and what is left of them: as many keys in every Redis as before, and processes that have not
-//! grown. Orders, items and users are written before the first look, so they are in both counts.
+//! Many checkouts without a fault, and what is left of them: as many keys in every Redis as before, and processes that
+//! have not grown. Orders, items and users are written before the first look, so they are in both counts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ const SPARE_ORDERS: u64 = 500_000;
 const CONNECTIONS: usize = 256;
 /// What has ended is forgotten within this time.
 const SETTLE: Duration = Duration::from_secs(60);
-/// Keys are at rest when they have not changed for so long: longer than the pause between two notices of what has ended.
+/// Keys are at rest when they have not changed for so long: longer than the pause between two notices of what has
+/// ended.
 const REST: Duration = Duration::from_secs(10);
 /// A service may grow to so many times its memory after the warm-up, and [`GROWTH_MB`].
 const GROWTH: f64 = 1.5;
@@ -40,7 +41,8 @@ pub struct Args {
 /// Keys by store.
 type Keys = BTreeMap<String, u64>;
 
-/// Starts a stack, checks out, prints what is left, audits, ends it. An error when keys are left or a service has grown.
+/// Starts a stack, checks out, prints what is left, audits, ends it. An error when keys are left or a service has
+/// grown.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let mut plan = args.plan.clone();
     plan.orders = plan.orders.max(args.checkouts + SPARE_ORDERS);

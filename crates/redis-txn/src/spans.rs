@@ -8,7 +8,8 @@ use crate::transaction::{Entry, Transaction};
 /// Most spans of one transaction: as many sagas as a window or a lane's chunk holds.
 const MAX_SPANS: usize = 64;
 
-/// What one transaction shows in the traces of those who wait for it. Empty, and for nothing, when no trace is recorded.
+/// What one transaction shows in the traces of those who wait for it. Empty, and for nothing, when no trace is
+/// recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Spans {
     parts: Vec<TransactionSpan>,

@@ -30,8 +30,9 @@ pub trait Transaction: Send + 'static {
         let _ = keys;
     }
 
-    /// Calls `visit` with the trace context of each saga that this transaction works for: those that are recorded get a span of
-    /// it. Asked only while spans are exported; without any, the context that is current when it is handed in counts.
+    /// Calls `visit` with the trace context of each saga that this transaction works for: those that are recorded get a
+    /// span of it. Asked only while spans are exported; without any, the context that is current when it is handed in
+    /// counts.
     fn traces(&self, visit: &mut dyn FnMut(&TraceContext)) {
         let _ = visit;
     }

@@ -1,7 +1,7 @@
 //! The simulated log does what a real Kafka does: the same random appends and reads on both give the same records.
 //!
-//! Sent by the publisher of the services, several batches at a time, and read by their consumer. What is lost, doubled or late on
-//! its way is not the log's doing: the simulation's network does that.
+//! Sent by the publisher of the services, several batches at a time, and read by their consumer. What is lost, doubled
+//! or late on its way is not the log's doing: the simulation's network does that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

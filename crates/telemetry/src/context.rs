@@ -1,8 +1,8 @@
 //! Trace context across hops: from headers to spans and back.
 //!
 //! Spans are made only for contexts that are recorded *and* when spans are exported; otherwise nothing is allocated and
-//! [`Span::none`] is handed out. Every span of ours has the target [`SPAN_TARGET`], and only those are exported. Names and
-//! attributes are those of OpenTelemetry's semantic conventions; what is ours begins with `saga.`.
+//! [`Span::none`] is handed out. Every span of ours has the target [`SPAN_TARGET`], and only those are exported. Names
+//! and attributes are those of OpenTelemetry's semantic conventions; what is ours begins with `saga.`.
 
 mod http;
 mod message;
@@ -81,8 +81,8 @@ pub fn from_headers(headers: &[(String, Bytes)]) -> TraceContext {
     from_text(find(TRACEPARENT), find(TRACESTATE))
 }
 
-/// The headers that carry a context; none when its trace is not recorded. They name the span that sent the record, and then there
-/// is none: the trace that a saga belongs to, recorded or not, is part of its records.
+/// The headers that carry a context; none when its trace is not recorded. They name the span that sent the record, and
+/// then there is none: the trace that a saga belongs to, recorded or not, is part of its records.
 pub fn to_headers(context: &TraceContext) -> Vec<(&'static str, String)> {
     if !text::is_sampled(&context.traceparent) {
         return Vec::new();
@@ -94,7 +94,8 @@ pub fn to_headers(context: &TraceContext) -> Vec<(&'static str, String)> {
     headers
 }
 
-/// Whether the context belongs to a trace that is recorded, and spans are exported: when false, no span is worth making.
+/// Whether the context belongs to a trace that is recorded, and spans are exported: when false, no span is worth
+/// making.
 pub fn is_recorded(context: &TraceContext) -> bool {
     is_exporting() && text::is_sampled(&context.traceparent)
 }

@@ -1,5 +1,5 @@
-//! Spans, log lines and metrics of a checkout's hops arrive at a collector: one connected trace, and the same names as in
-//! `/metrics`. A process has one subscriber, so this is one test.
+//! Spans, log lines and metrics of a checkout's hops arrive at a collector: one connected trace, and the same names as
+//! in `/metrics`. A process has one subscriber, so this is one test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -203,7 +203,8 @@ fn assert_lines(sink: &Sink, spans: &[&Span], unsampled: &TraceContext) {
     assert!(logs.iter().all(|log| log.service == "order-svc"));
 }
 
-/// Every metric of one export is in the other, under the name that the rule makes of it, with the same labels and values.
+/// Every metric of one export is in the other, under the name that the rule makes of it, with the same labels and
+/// values.
 fn assert_same_metrics(sink: &Sink, prometheus: &str) {
     let mut exported = BTreeSet::new();
     for metric in sink.metrics() {

@@ -1,5 +1,5 @@
-//! Two replicas of each service: one is killed, or stopped for five seconds and continued, in the middle of 200 checkouts; and
-//! all are restarted one after the other, which nobody notices.
+//! Two replicas of each service: one is killed, or stopped for five seconds and continued, in the middle of 200
+//! checkouts; and all are restarted one after the other, which nobody notices.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! A rolling restart under load: SIGTERM, the end of the process, a new one, ready; one replica after the other. Whoever checks
-//! out meanwhile gets the answer that he would have got, and no other.
+//! A rolling restart under load: SIGTERM, the end of the process, a new one, ready; one replica after the other.
+//! Whoever checks out meanwhile gets the answer that he would have got, and no other.
 //!
 //! Not of the gateway: the stack has one, and clients cannot connect while it is away.
 
@@ -76,7 +76,8 @@ async fn restart_all(world: &World, course: &Course) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks orders out until it is told to stop, every third of somebody who cannot pay; what each must answer, and what it did.
+/// Checks orders out until it is told to stop, every third of somebody who cannot pay; what each must answer, and what
+/// it did.
 async fn client(shop: Shop, item: String, course: Arc<Course>) -> anyhow::Result<Vec<(u16, u16)>> {
     let mut answers = Vec::new();
     while !course.over.load(Ordering::Relaxed) {

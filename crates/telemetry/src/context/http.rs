@@ -21,8 +21,8 @@ pub struct RequestTrace {
 }
 
 impl RequestTrace {
-    /// Takes the context out of the headers. Without one a new trace begins, and it is drawn whether it is recorded. When
-    /// it is, the request gets a server span (`GET /orders/find/{order_id}`).
+    /// Takes the context out of the headers. Without one a new trace begins, and it is drawn whether it is recorded.
+    /// When it is, the request gets a server span (`GET /orders/find/{order_id}`).
     ///
     /// Only the path is shown, never the query, a header or the body: those may hold what nobody else may know.
     pub fn begin(method: &str, route: &'static str, path: &str, headers: &HeaderMap) -> Self {
@@ -91,8 +91,8 @@ pub fn note_saga(saga: SagaId) {
     }
 }
 
-/// The span of one attempt to ask another service (`GET /stock/find/{item_id}`); disabled when its request's trace is not
-/// recorded.
+/// The span of one attempt to ask another service (`GET /stock/find/{item_id}`); disabled when its request's trace is
+/// not recorded.
 pub struct UpstreamSpan {
     span: Span,
 }
@@ -154,7 +154,8 @@ impl UpstreamSpan {
     }
 }
 
-/// Writes a context into the headers of a request that goes out, in the place of what is there. An empty one removes it.
+/// Writes a context into the headers of a request that goes out, in the place of what is there. An empty one removes
+/// it.
 pub fn inject(context: &TraceContext, outgoing: &mut HeaderMap) {
     for (name, text) in [(TRACEPARENT, &context.traceparent), (TRACESTATE, &context.tracestate)] {
         let name = HeaderName::from_static(name);
@@ -170,7 +171,8 @@ fn from_http(headers: &HeaderMap) -> TraceContext {
     from_text(find(TRACEPARENT), find(TRACESTATE))
 }
 
-/// A trace that nobody records still has ids: the next service must not begin another in its middle, and log lines name it.
+/// A trace that nobody records still has ids: the next service must not begin another in its middle, and log lines name
+/// it.
 fn not_recorded() -> TraceContext {
     let traceparent = format!("00-{:032x}-{:016x}-00", rand::random::<u128>().max(1), rand::random::<u64>().max(1));
     TraceContext { traceparent, tracestate: String::new() }
