@@ -126,6 +126,7 @@ impl Reader {
             process: format!("audit-{}", std::process::id()),
             password: redis_txn::Password::default(),
             max_batch: 1,
+            conflicts_before_turn: 2,
             response_timeout: Duration::from_secs(10),
             rest_patience: Duration::from_secs(10),
         };

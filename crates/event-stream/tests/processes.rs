@@ -156,6 +156,7 @@ fn store_settings(address: &str) -> Settings {
         process: format!("process-{}", std::process::id()),
         password: redis_txn::Password::default(),
         max_batch: 256,
+        conflicts_before_turn: 2,
         response_timeout: Duration::from_secs(5),
         rest_patience: Duration::from_secs(5),
     }

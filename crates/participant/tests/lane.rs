@@ -168,6 +168,7 @@ async fn connect(address: &str) -> Store {
         process: format!("test-{}", Uuid::new_v4()),
         password: redis_txn::Password::default(),
         max_batch: 256,
+        conflicts_before_turn: 2,
         response_timeout: Duration::from_secs(5),
         rest_patience: Duration::from_secs(5),
     })

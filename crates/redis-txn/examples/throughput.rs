@@ -62,6 +62,7 @@ fn settings(address: &str) -> Settings {
         redis_password_file: String::new(),
         allow_unsafe_fsync: true,
         commit_max_batch: 256,
+        commit_conflicts_before_turn: 2,
         commit_response_timeout_ms: 5_000,
         commit_rest_patience_ms: 5_000,
     };

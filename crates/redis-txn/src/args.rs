@@ -17,6 +17,8 @@ pub struct Settings {
     pub process: String,
     /// Most transactions in one EXEC.
     pub max_batch: usize,
+    /// A turn is taken after this many conflicts in a row; 0: never.
+    pub conflicts_before_turn: u32,
     /// How long one reply may take before the connection counts as lost.
     pub response_timeout: Duration,
     /// How long a REST transaction may wait for a store that is away before it is answered.
@@ -38,6 +40,9 @@ pub struct RedisArgs {
     /// Most transactions in one Redis EXEC
     #[arg(long, env = "COMMIT_MAX_BATCH", default_value_t = 256, value_parser = batch_size)]
     pub commit_max_batch: usize,
+    /// Conflicts in a row after which replicas take turns; 0: never
+    #[arg(long, env = "COMMIT_CONFLICTS_BEFORE_TURN", default_value_t = 2)]
+    pub commit_conflicts_before_turn: u32,
     /// How long Redis may take for one reply before the connection counts as lost, milliseconds
     #[arg(long, env = "COMMIT_RESPONSE_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub commit_response_timeout_ms: u64,
@@ -58,6 +63,7 @@ impl RedisArgs {
             password: Password::from_file(&self.redis_password_file)?,
             process: format!("{service}-{instance}-{:08x}", rand::random::<u32>()),
             max_batch: self.commit_max_batch,
+            conflicts_before_turn: self.commit_conflicts_before_turn,
             response_timeout: Duration::from_millis(self.commit_response_timeout_ms),
             rest_patience: Duration::from_millis(self.commit_rest_patience_ms),
         })

@@ -67,6 +67,7 @@ impl Committer {
         Self {
             commit_key: format!("commit:{}:{ordinal}", settings.process),
             desk: Desk::new(shared, &settings),
+            turn: Turn::new(settings.conflicts_before_turn),
             settings,
             server,
             connection: Some(connection),
@@ -74,7 +75,6 @@ impl Committer {
             number: 0,
             in_doubt: false,
             overlay: Overlay::default(),
-            turn: Turn::default(),
             nils_in_a_row: 0,
             backoff: Backoff::new(PAUSE.0, PAUSE.1),
         }

@@ -16,24 +16,26 @@ const TURN_PATIENCE: Duration = Duration::from_millis(60);
 /// Pause between two attempts to get the turn, shortest and longest: about one batch.
 const TURN_PAUSE_MS: std::ops::Range<u64> = 1..4;
 
-/// After this many nil EXECs in a row a turn is taken.
-pub(crate) const NILS_BEFORE_TURN: u32 = 2;
-
 /// So many batches go on taking turns: the fight is seldom over with one of them.
 const TURNS_IN_A_ROW: u32 = 16;
 
 /// The committer's part in it.
-#[derive(Default)]
 pub(crate) struct Turn {
+    /// Nil EXECs in a row after which a turn is taken; 0 for never.
+    after_nils: u32,
     key: Option<String>,
     left: u32,
     ends_at: Option<Instant>,
 }
 
 impl Turn {
+    pub(crate) fn new(after_nils: u32) -> Self {
+        Self { after_nils, key: None, left: 0, ends_at: None }
+    }
+
     /// A nil EXEC, the so-manieth in a row.
     pub(crate) fn conflicted(&mut self, nils_in_a_row: u32) {
-        if nils_in_a_row >= NILS_BEFORE_TURN {
+        if self.after_nils > 0 && nils_in_a_row >= self.after_nils {
             self.left = TURNS_IN_A_ROW;
         }
     }
@@ -89,4 +91,21 @@ async fn turn_key(connection: &mut Private) -> Result<String, Failure> {
     first_error(&replies)?;
     let id = replies.pop().and_then(string).unwrap_or_default();
     Ok(format!("turn:{}", String::from_utf8_lossy(&id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_due_after_so_many_conflicts_or_never() {
+        for (after_nils, due) in [(0, [false; 4]), (1, [true; 4]), (2, [false, true, true, true])] {
+            let mut turn = Turn::new(after_nils);
+            let seen = [1, 2, 3, 4].map(|nils| {
+                turn.conflicted(nils);
+                turn.is_due()
+            });
+            assert_eq!(seen, due, "after {after_nils}");
+        }
+    }
 }

@@ -160,6 +160,7 @@ impl Stage {
             process: format!("{name}-{}", Uuid::new_v4()),
             password: redis_txn::Password::default(),
             max_batch: 256,
+            conflicts_before_turn: 2,
             response_timeout: Duration::from_secs(5),
             rest_patience: PATIENCE,
         };

@@ -128,6 +128,7 @@ impl Stack {
             process: format!("test-{}", Uuid::new_v4()),
             password: redis_txn::Password::default(),
             max_batch: 16,
+            conflicts_before_turn: 2,
             response_timeout: Duration::from_secs(5),
             rest_patience: Duration::from_secs(5),
         })

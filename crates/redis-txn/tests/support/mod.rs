@@ -56,6 +56,7 @@ pub fn settings(address: &str, process: &str) -> Settings {
         process: process.to_owned(),
         password: redis_txn::Password::default(),
         max_batch: 256,
+        conflicts_before_turn: 2,
         response_timeout: Duration::from_secs(5),
         rest_patience: Duration::from_secs(5),
     }
