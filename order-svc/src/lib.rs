@@ -135,7 +135,8 @@ async fn start(settings: &Settings, store: &Store, publisher: &Publisher) -> any
         results_topic: RESULTS_TOPIC.to_owned(),
         max_waiters: settings.max_waiters,
     };
-    let business = Checkouts { definition: settings.checkout_definition.clone() };
+    let (definition, inputs) = (settings.checkout_definition.clone(), settings.checkout_inputs.clone());
+    let business = Checkouts { definition, inputs };
     Ok(Starter::new(names, Arc::new(business), store.clone(), store_id, publisher.clone()))
 }
 

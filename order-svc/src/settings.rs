@@ -5,6 +5,8 @@ use event_stream::KafkaArgs;
 use redis_txn::RedisArgs;
 use service_kit::process::ProcessArgs;
 
+use crate::starting::Inputs;
+
 /// Keeps orders and checks them out: starts sagas and hears how they end
 #[derive(Clone, Debug, Parser)]
 #[command(name = "order-svc", version)]
@@ -24,6 +26,9 @@ pub struct Settings {
     /// Name of the definition that checks an order out
     #[arg(long, env = "CHECKOUT_DEFINITION", default_value = "checkout")]
     pub checkout_definition: String,
+    /// What the steps of that definition get: the order's lines, or its user and total cost
+    #[arg(long, env = "CHECKOUT_INPUTS", default_value = "reserve=lines,charge=total")]
+    pub checkout_inputs: Inputs,
     /// How long a checkout waits for its end before it is answered 504, milliseconds
     #[arg(long, env = "CHECKOUT_WAIT_MS", default_value_t = 25_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub checkout_wait_ms: u64,

@@ -1,6 +1,7 @@
 //! The shop's half of the starter: which saga a checkout runs, and what its end does to the order.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use proto::Wire;
 use proto::shop::{ChargeInput, ReserveInput, ReserveLine};
@@ -16,16 +17,45 @@ use crate::decide::{self, Applied, Checkout, merged_lines};
 use crate::order::Order;
 use crate::store::{decode, encode, order_key};
 
-/// Step of the checkout that takes the stock.
-const STEP_RESERVE: &str = "reserve";
-
-/// Step of the checkout that takes the credit.
-const STEP_CHARGE: &str = "charge";
-
 /// Checks orders out with one definition.
 pub struct Checkouts {
     /// The definition's name.
     pub definition: String,
+    /// What its steps get.
+    pub inputs: Inputs,
+}
+
+/// What each step of a definition gets, by the step's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs(BTreeMap<String, Input>);
+
+/// What a step gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    /// The order's lines, to be reserved.
+    Lines,
+    /// Its user and its total cost, to be charged.
+    Total,
+}
+
+impl FromStr for Inputs {
+    type Err = String;
+
+    /// `STEP=lines,STEP=total`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut inputs = BTreeMap::new();
+        for part in text.split(',') {
+            let (step, input) = match part.split_once('=') {
+                Some((step, "lines")) if !step.is_empty() => (step, Input::Lines),
+                Some((step, "total")) if !step.is_empty() => (step, Input::Total),
+                _ => return Err(format!("\"{part}\" is neither STEP=lines nor STEP=total")),
+            };
+            if inputs.insert(step.to_owned(), input).is_some() {
+                return Err(format!("the step {step} is named twice"));
+            }
+        }
+        Ok(Self(inputs))
+    }
 }
 
 /// A request to check out.
@@ -158,14 +188,14 @@ impl Checkouts {
     fn plan(&self, order: &Order) -> Plan {
         let lines = merged_lines(order).into_iter();
         let lines = lines.map(|(item_id, quantity)| ReserveLine { item_id: item_id.to_owned(), quantity }).collect();
-        let charge = ChargeInput::new(order.user_id.as_str(), order.total_cost);
-        Plan {
-            definition: self.definition.clone(),
-            inputs: BTreeMap::from([
-                (STEP_RESERVE.to_owned(), ReserveInput::new(lines).encode()),
-                (STEP_CHARGE.to_owned(), charge.encode()),
-            ]),
-        }
+        let lines = ReserveInput::new(lines).encode();
+        let total = ChargeInput::new(order.user_id.as_str(), order.total_cost).encode();
+        let encoded = |input: &Input| match input {
+            Input::Lines => lines.clone(),
+            Input::Total => total.clone(),
+        };
+        let inputs = self.inputs.0.iter().map(|(step, input)| (step.clone(), encoded(input))).collect();
+        Plan { definition: self.definition.clone(), inputs }
     }
 }
 
@@ -173,13 +203,31 @@ impl Checkouts {
 mod tests {
     use super::*;
 
+    fn checkouts(inputs: &str) -> Checkouts {
+        Checkouts { definition: "checkout".to_owned(), inputs: inputs.parse().unwrap() }
+    }
+
+    #[test]
+    fn each_step_gets_what_the_setting_says() {
+        let order = Order { total_cost: 7, ..Order::new("u") };
+        let plan = checkouts("a=lines,b=total,c=lines").plan(&order);
+        let total = ChargeInput::new("u", 7).encode();
+        let lines = ReserveInput::new(Vec::new()).encode();
+        let expected =
+            [("a", &lines), ("b", &total), ("c", &lines)].map(|(step, input)| (step.to_owned(), input.clone()));
+        assert_eq!(plan.inputs, BTreeMap::from(expected));
+        for bad in ["", "a", "=lines", "a=line", "a=lines,", "a=lines,a=total"] {
+            assert!(bad.parse::<Inputs>().is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn a_request_names_the_record_of_its_key_in_advance() {
         let key = RequestKey { record: "idem:POST /orders/checkout/7 k".to_owned(), fingerprint: 1, hour: 2 };
         let keys_of = |key| {
             let mut keys = Vec::new();
             let request = CheckoutRequest { order_id: "7".to_owned(), key };
-            Checkouts { definition: "checkout".to_owned() }.request_keys(&request, &mut keys);
+            checkouts("reserve=lines,charge=total").request_keys(&request, &mut keys);
             keys
         };
         assert_eq!(keys_of(Some(key.clone())), [key.record]);

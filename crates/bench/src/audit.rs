@@ -67,8 +67,9 @@ pub struct Verdict {
     pub credit: u64,
 }
 
-/// Reads everything and compares. An error names the first disagreement.
-pub async fn audit(at: &Addresses, goods: &Goods, told: &Told) -> anyhow::Result<Verdict> {
+/// Reads everything and compares; each paid order was reserved and charged so many `times`. An error names the first
+/// disagreement.
+pub async fn audit(at: &Addresses, goods: &Goods, times: u64, told: &Told) -> anyhow::Result<Verdict> {
     let orders = Reader::connect(&at.order).await?;
     let orders: BTreeMap<String, Order> = orders.all("order", told.orders(), Order::decode).await?;
     let mut pieces_by_item: BTreeMap<String, u64> = BTreeMap::new();
@@ -79,9 +80,9 @@ pub async fn audit(at: &Addresses, goods: &Goods, told: &Told) -> anyhow::Result
             Some(order::Status::Paid(_)) => {
                 paid += 1;
                 for line in &order.lines {
-                    *pieces_by_item.entry(line.item_id.clone()).or_default() += line.quantity;
+                    *pieces_by_item.entry(line.item_id.clone()).or_default() += times * line.quantity;
                 }
-                *credit_by_user.entry(order.user_id.clone()).or_default() += order.total_cost;
+                *credit_by_user.entry(order.user_id.clone()).or_default() += times * order.total_cost;
             }
             Some(order::Status::CheckingOut(_)) => bail!("order {id} is still checking out"),
             _ => {}

@@ -35,6 +35,11 @@ impl Orders {
         Self { scenario, goods, count, next: AtomicU64::new(0) }
     }
 
+    /// How often a paid one was reserved and charged.
+    pub fn times(&self) -> u64 {
+        self.scenario.times()
+    }
+
     /// Checkouts that were handed out.
     pub fn begun(&self) -> u64 {
         self.next.load(Ordering::Relaxed).min(self.count)
@@ -77,7 +82,7 @@ impl Client {
     pub async fn run(&mut self, orders: &Orders, fresh: Fresh) -> (String, Ended) {
         match orders.scenario {
             Scenario::Mix => self.mix(&orders.goods, fresh).await,
-            Scenario::Checkout | Scenario::Refuse | Scenario::FlashSale | Scenario::Hot100 => {
+            Scenario::Checkout | Scenario::Refuse | Scenario::FlashSale | Scenario::Hot100 | Scenario::Long => {
                 let order = fresh.number.to_string();
                 let ended = self.checkout(&order).await;
                 (order, ended)

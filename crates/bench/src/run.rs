@@ -123,6 +123,8 @@ impl Course {
         options.data = Data::Forget;
         options.replicas = plan.replicas;
         options.partitions = plan.partitions;
+        options.definitions = stack::repository().join(plan.scenario.definitions());
+        options.envs.extend(plan.scenario.settings());
         options.envs.extend(plan.environment()?);
         let progress = Progress::for_people();
         let stack = Stack::start(options, &progress).await?;
@@ -202,7 +204,7 @@ impl Course {
         };
         let begin = Instant::now();
         loop {
-            match audit::audit(&at, &self.goods, &self.told).await {
+            match audit::audit(&at, &self.goods, self.orders.times(), &self.told).await {
                 Ok(verdict) => return Ok(verdict),
                 Err(error) if begin.elapsed() > SETTLE => return Err(error.context("audit FAILED")),
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,

@@ -9,6 +9,8 @@ use stack::Shop;
 pub const ITEM_PRICE: u64 = 1;
 /// Pieces of each item and credit of each user: more than any run can take.
 pub const PLENTY: u64 = 1_000_000_000;
+/// How often the scenario `long` reserves and charges.
+const LONG_TIMES: u64 = 5;
 /// Items of the scenario `hot-100`.
 const HOT_ITEMS: u64 = 100;
 
@@ -28,6 +30,8 @@ pub enum Scenario {
     #[value(name = "hot-100")]
     #[serde(rename = "hot-100")]
     Hot100,
+    /// Checks fresh orders out by a saga of ten steps, which reserves and charges five times; all succeed
+    Long,
 }
 
 /// What was written into the stores before the load.
@@ -70,7 +74,7 @@ impl Scenario {
     /// What it needs, of this size at most.
     pub fn goods(self, items: u64, orders: u64) -> Goods {
         match self {
-            Self::Checkout => Goods { items, users: items, rich: items, orders },
+            Self::Checkout | Self::Long => Goods { items, users: items, rich: items, orders },
             Self::Mix => Goods { items, users: items, rich: items, orders: 0 },
             Self::Refuse => Goods { items, users: 2 * items, rich: items, orders },
             Self::FlashSale => Goods { items: 1, users: items, rich: items, orders },
@@ -86,7 +90,28 @@ impl Scenario {
             Self::Refuse => "refuse",
             Self::FlashSale => "flash-sale",
             Self::Hot100 => "hot-100",
+            Self::Long => "long",
         }
+    }
+
+    /// How often a paid order was reserved and charged.
+    pub fn times(self) -> u64 {
+        if self == Self::Long { LONG_TIMES } else { 1 }
+    }
+
+    /// The folder of its definitions, in the repository; those of the product for all but one.
+    pub fn definitions(self) -> &'static str {
+        if self == Self::Long { "crates/bench/definitions" } else { "definitions" }
+    }
+
+    /// Settings that its definition needs.
+    pub fn settings(self) -> Vec<(String, String)> {
+        if self != Self::Long {
+            return Vec::new();
+        }
+        let steps = (1..=LONG_TIMES).map(|n| format!("reserve-{n}=lines,charge-{n}=total"));
+        let inputs = steps.collect::<Vec<_>>().join(",");
+        vec![("CHECKOUT_DEFINITION".to_owned(), "long".to_owned()), ("CHECKOUT_INPUTS".to_owned(), inputs)]
     }
 }
 
@@ -99,6 +124,16 @@ mod tests {
         let goods = Scenario::Refuse.goods(10, 100);
         let poor = (0..goods.users).filter(|user| goods.credit(*user) == 0).count();
         assert_eq!((goods.users, poor), (20, 10));
+    }
+
+    #[test]
+    fn the_long_definition_has_the_steps_that_get_inputs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/definitions/long.yaml");
+        let text = std::fs::read_to_string(path).expect("the definition");
+        let named: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- name: ")).collect();
+        let settings = Scenario::Long.settings();
+        let inputs: Vec<&str> = settings[1].1.split(',').filter_map(|input| input.split('=').next()).collect();
+        assert_eq!((named, inputs.len()), (inputs.clone(), 2 * LONG_TIMES as usize));
     }
 
     #[test]

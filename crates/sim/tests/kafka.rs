@@ -56,11 +56,14 @@ impl LaneRunner for Reader {
     }
 }
 
+/// The way to ask each lane.
+type Questions = BTreeMap<(Topic, Lane), mpsc::Sender<Question>>;
+
 /// Both logs, and what has been sent to the real one without its receipt being looked at.
 struct Both {
     log: Log,
     publisher: Publisher,
-    readers: BTreeMap<(Topic, Lane), mpsc::Sender<Question>>,
+    readers: Questions,
     consumers: Vec<Consumer>,
     receipts: Vec<event_stream::Receipt>,
     number: u64,
@@ -87,7 +90,7 @@ impl Both {
     async fn read(&self, topic: Topic, lane: Lane, from: i64, limit: usize) -> Vec<Record> {
         let (answer, records) = oneshot::channel();
         let question = Question { from, limit, answer };
-        self.readers[&(topic, lane)].send(question).await.ok().expect("its reader lives");
+        self.readers[&(topic, lane)].send(question).await.expect("its reader lives");
         let records =
             tokio::time::timeout(PATIENCE, records).await.unwrap_or_else(|_| panic!("in vain: {topic}/{lane}"));
         records.expect("its reader lives")
@@ -153,10 +156,7 @@ async fn the_simulated_log_does_what_kafka_does() {
 }
 
 /// A consumer for each topic, and the way to ask each of its lanes.
-fn readers(
-    settings: &KafkaSettings,
-    topics: &[Topic],
-) -> (BTreeMap<(Topic, Lane), mpsc::Sender<Question>>, Vec<Consumer>) {
+fn readers(settings: &KafkaSettings, topics: &[Topic]) -> (Questions, Vec<Consumer>) {
     let (mut senders, mut consumers) = (BTreeMap::new(), Vec::new());
     for topic in topics {
         let mut questions = BTreeMap::new();
