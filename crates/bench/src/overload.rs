@@ -1,7 +1,8 @@
 //! What is left of the throughput when far more arrives than can be done, and how soon all of it is back.
 //!
 //! First a closed loop finds the peak. Then checkouts arrive at multiples of it, whatever the answers are; after each,
-//! for a while, they arrive at a rate that the system can carry.
+//! for a while, they arrive at a rate that the system can carry. That begins when the last arrival of the overload has been
+//! answered, so the time to work these off is not in it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
