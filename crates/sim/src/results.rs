@@ -268,7 +268,8 @@ impl ResultsLane {
         };
         let ended = told.iter().zip(&fates).filter(|(news, fate)| ends(news, fate));
         let sequences: Vec<u64> = ended.map(|(news, _)| news.ordinal().sequence).collect();
-        world.process(STARTER, self.worker).lanes.forget(self.lane, sequences.into_iter());
+        let now = world.instant();
+        world.process(STARTER, self.worker).lanes.forget(self.lane, sequences.into_iter(), now);
         for (news, fate) in told.iter().zip(&fates) {
             if let Fate::Ignored(why) = fate {
                 world.coverage.count(&format!("results ignored: {}", why.word()), 1);

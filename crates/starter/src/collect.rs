@@ -12,7 +12,7 @@ use crate::business::Business;
 use crate::lanes::Open;
 use crate::start::{Decided, Member, WindowOutcome, WindowTransaction};
 use crate::waiters::{Heard, StartError};
-use crate::window::{Rate, WINDOW_SAGAS, open_for};
+use crate::window::{Rate, WINDOW_SAGAS};
 use crate::{Shared, events, publish};
 
 /// Runs until the queue is closed and empty.
@@ -32,7 +32,7 @@ pub(crate) async fn collect<B: Business>(shared: Arc<Shared<B>>, mut queue: mpsc
         }
         let begun = Instant::now();
         rate.arrived(first, begun);
-        let closes = begun + open_for(rate.per_second(begun));
+        let closes = begun + shared.lanes.pace().open_for(rate.per_second(begun));
         while members.len() < WINDOW_SAGAS {
             let room = WINDOW_SAGAS - members.len();
             match timeout_at(closes.into(), queue.recv_many(&mut members, room)).await {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use saga_core::ids::{Lane, SagaId};
 use saga_core::starter::StarterLane;
 
-use crate::window::{Choice, Chooser, Health, SLOW_AFTER, WINDOW_SAGAS};
+use crate::window::{Choice, Chooser, Health, Pace, SLOW_AFTER, WINDOW_SAGAS};
 
 /// A lane with this many pending sagas takes no more: by then something has stood still for long, and what is
 /// pending is held in memory.
@@ -34,6 +34,7 @@ struct LaneState {
 struct Table {
     lanes: BTreeMap<Lane, LaneState>,
     chooser: Chooser,
+    pace: Pace,
     /// Kept between choices, so that a choice allocates nothing.
     candidates: Vec<(Lane, Health)>,
 }
@@ -69,7 +70,7 @@ impl Lanes {
 
     /// Where the next window goes; `None` when no loaded lane has room.
     pub fn choose(&self, now: Instant) -> Option<Choice> {
-        let Table { lanes, chooser, candidates } = &mut *self.table();
+        let Table { lanes, chooser, candidates, .. } = &mut *self.table();
         candidates.clear();
         candidates.extend(lanes.iter().filter_map(|(lane, state)| Some((*lane, health(state, now)?))));
         chooser.choose(candidates, now)
@@ -91,13 +92,19 @@ impl Lanes {
         self.table().lanes.get(&lane)?.open.get(&sequence).cloned()
     }
 
-    /// Forgets sagas that have ended.
-    pub fn forget(&self, lane: Lane, sequences: impl Iterator<Item = u64>) {
-        if let Some(state) = self.table().lanes.get_mut(&lane) {
-            for sequence in sequences {
-                state.open.remove(&sequence);
+    /// Forgets sagas that have ended, and remembers how long they took.
+    pub fn forget(&self, lane: Lane, sequences: impl Iterator<Item = u64>, now: Instant) {
+        let Table { lanes, pace, .. } = &mut *self.table();
+        if let Some(state) = lanes.get_mut(&lane) {
+            for open in sequences.filter_map(|sequence| state.open.remove(&sequence)) {
+                pace.ended(now.saturating_duration_since(open.since));
             }
         }
+    }
+
+    /// What sagas take at present.
+    pub fn pace(&self) -> Pace {
+        self.table().pace
     }
 
     /// Forgets sagas that the store says have ended: a window may have remembered one after its result.
@@ -157,7 +164,7 @@ mod tests {
             assert!(lanes.remember(Lane(3), sequence, open(now)));
         }
         assert!(lanes.choose(now).is_none(), "full");
-        lanes.forget(Lane(3), 0..100);
+        lanes.forget(Lane(3), 0..100, now);
         assert!(lanes.choose(now).is_some());
         lanes.leave(Lane(3));
         assert!(lanes.choose(now).is_none() && !lanes.remember(Lane(3), 0, open(now)));
@@ -176,7 +183,7 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(lanes.choose(now).unwrap().lane, Lane(1));
         }
-        lanes.forget(Lane(0), 0..1);
+        lanes.forget(Lane(0), 0..1, now);
         assert_eq!(lanes.choose(now).unwrap().lane, Lane(0));
     }
 }

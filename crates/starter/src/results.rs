@@ -282,7 +282,7 @@ impl<B: Business> ResultsRunner<B> {
         };
         // An ignored result that is foreign has not ended a sequence of ours.
         let ended = told.iter().zip(&fates).filter(|(told, fate)| ends_sequence(&told.news, **fate));
-        self.shared.lanes.forget(lane, ended.map(|(told, _)| told.news.ordinal().sequence));
+        self.shared.lanes.forget(lane, ended.map(|(told, _)| told.news.ordinal().sequence), Instant::now());
         for (told, fate) in told.iter().zip(&fates) {
             self.tell(told, *fate);
         }

@@ -8,20 +8,15 @@ use saga_core::ids::Lane;
 /// Most sagas in one window: one EXEC, one produce request. Larger ones gain nothing measurable and delay the first.
 pub const WINDOW_SAGAS: usize = 64;
 
-/// Below this rate of starts per second and process nobody waits: company is not worth a delay.
-const QUIET_PER_S: f64 = 50.0;
+/// How long a window is open, as a part of what a saga takes from there to its end. Half of it costs a request a third
+/// of its time and fills every batch on the way; less makes batches small, small ones make sagas dear, and sagas slow.
+const WAIT_PER_SAGA: f64 = 0.5;
 
-/// From this rate on a window is open for [`BUSY_WAIT_MS`]: some five sagas or more share every hop.
-const BUSY_PER_S: f64 = 500.0;
+/// The longest a window is ever open.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How long a window is open at [`BUSY_PER_S`], in milliseconds.
-const BUSY_WAIT_MS: f64 = 10.0;
-
-/// From this rate on a window is open for [`FULL_WAIT_MS`] and nearly always ends by its size.
-const FULL_PER_S: f64 = 4_000.0;
-
-/// The longest a window is ever open, in milliseconds.
-const FULL_WAIT_MS: f64 = 20.0;
+/// Weight of one more saga in the mean of what they take.
+const PACE_WEIGHT: f64 = 1.0 / 512.0;
 
 /// Time constant of the measured rate: long enough to be steady, short enough to follow a load that starts.
 const RATE_WINDOW_S: f64 = 1.0;
@@ -54,12 +49,26 @@ impl Rate {
     }
 }
 
-/// How long a window stays open at this rate; zero: send what is there.
-pub fn open_for(rate_per_s: f64) -> Duration {
-    let between = |low: f64, high: f64| ((rate_per_s - low) / (high - low)).clamp(0.0, 1.0);
-    let wait_ms = BUSY_WAIT_MS * between(QUIET_PER_S, BUSY_PER_S)
-        + (FULL_WAIT_MS - BUSY_WAIT_MS) * between(BUSY_PER_S, FULL_PER_S);
-    Duration::from_secs_f64(wait_ms / 1_000.0)
+/// What sagas take from the EXEC of their window to the EXEC of their result, as a mean that follows the last of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    mean_s: f64,
+}
+
+impl Pace {
+    /// A saga has ended.
+    pub fn ended(&mut self, took: Duration) {
+        // One that stood still for long says nothing about the others.
+        let took_s = took.min(MAX_WAIT.div_f64(WAIT_PER_SAGA)).as_secs_f64();
+        self.mean_s += (took_s - self.mean_s) * PACE_WEIGHT;
+    }
+
+    /// How long a window stays open when so many starts come per second; zero: send what is there.
+    pub fn open_for(self, starts_per_s: f64) -> Duration {
+        let wait_s = self.mean_s * WAIT_PER_SAGA;
+        let is_company_expected = starts_per_s * wait_s >= 1.0;
+        if is_company_expected { Duration::from_secs_f64(wait_s) } else { Duration::ZERO }
+    }
 }
 
 /// How a lane that is owned and loaded is doing. Lanes that are halted or not loaded are not candidates at all:
@@ -133,18 +142,35 @@ mod tests {
         (0..count).map(|lane| (Lane(lane), Health::Good)).collect()
     }
 
+    fn pace_after(sagas: u32, took: Duration) -> Pace {
+        let mut pace = Pace::default();
+        (0..sagas).for_each(|_| pace.ended(took));
+        pace
+    }
+
     #[test]
-    fn nobody_waits_when_it_is_quiet_and_nobody_longer_than_the_most() {
-        assert_eq!(open_for(0.0), Duration::ZERO);
-        assert_eq!(open_for(50.0), Duration::ZERO);
-        assert_eq!(open_for(500.0), Duration::from_millis(10));
-        assert_eq!(open_for(1e9), Duration::from_millis(20));
-        let mut last = Duration::ZERO;
-        for rate in 0..10_000 {
-            let wait = open_for(f64::from(rate));
-            assert!(wait >= last && wait <= Duration::from_millis(20));
-            last = wait;
+    fn a_window_waits_half_a_saga_if_company_is_expected() {
+        let ms = Duration::from_millis;
+        for (took, starts_per_s, wait) in [
+            (ms(20), 0.0, ms(0)),
+            (ms(20), 90.0, ms(0)),
+            (ms(20), 110.0, ms(10)),
+            (ms(20), 1e9, ms(10)),
+            (ms(100), 30.0, ms(50)),
+            (ms(150), 1e3, ms(75)),
+            (ms(30_000), 1e3, MAX_WAIT),
+        ] {
+            let open = pace_after(5_000, took).open_for(starts_per_s);
+            assert!(open.abs_diff(wait) < ms(1), "{took:?}, {starts_per_s}/s: {open:?}");
         }
+        assert_eq!(Pace::default().open_for(1e9), Duration::ZERO, "nothing is known yet");
+    }
+
+    #[test]
+    fn one_saga_that_stood_still_hardly_matters() {
+        let mut pace = pace_after(5_000, Duration::from_millis(20));
+        pace.ended(Duration::from_secs(3_600));
+        assert!(pace.open_for(1e3) < Duration::from_millis(12));
     }
 
     #[test]
