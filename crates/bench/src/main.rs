@@ -8,6 +8,7 @@ mod client;
 mod closed;
 mod compare;
 mod cpu;
+mod hot_key;
 mod open;
 mod overload;
 mod picture;
@@ -53,6 +54,8 @@ enum Command {
     Telemetry(telemetry::Args),
     /// Measures what is left when several times the peak arrives, and how soon it is back
     Overload(overload::Args),
+    /// Measures what taking turns is worth where committers fight over one key
+    HotKey(hot_key::Args),
     /// Checks out a million times and looks at what is left: keys, memory
     Soak(soak::Args),
 }
@@ -77,6 +80,7 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::Sweep(args)) => sweep::run(&args).await,
         Some(Command::Telemetry(args)) => telemetry::run(&args).await,
         Some(Command::Overload(args)) => overload::run(&args).await,
+        Some(Command::HotKey(args)) => hot_key::run(&args).await,
         Some(Command::Soak(args)) => soak::run(&args).await,
     }
 }

@@ -182,6 +182,10 @@ impl Committer {
         if let (Some(connection), true) = (&mut self.connection, self.turn.is_due()) {
             let taking = self.turn.take(connection, &self.settings.process);
             self.desk.patiently(Sent::No, taking).await?;
+            if self.turn.held().is_some() {
+                // Nobody else is at it: a small batch would only waste the turn.
+                self.desk.widen();
+            }
         }
         self.overlay.clear();
         self.desk.batch.iter_mut().for_each(|entry| entry.want(&mut self.overlay));

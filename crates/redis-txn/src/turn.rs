@@ -13,8 +13,9 @@ const TURN_MS: u64 = 50;
 /// How long one waits for somebody else's turn to end before going on without: a little more than a turn.
 const TURN_PATIENCE: Duration = Duration::from_millis(60);
 
-/// Pause between two attempts to get the turn, shortest and longest: about one batch.
-const TURN_PAUSE_MS: std::ops::Range<u64> = 1..4;
+/// Pause between two attempts to get the turn, shortest and longest: a part of a batch, so that a turn that has ended is
+/// soon somebody else's.
+const TURN_PAUSE_US: std::ops::Range<u64> = 500..1_500;
 
 /// So many batches go on taking turns: the fight is seldom over with one of them.
 const TURNS_IN_A_ROW: u32 = 16;
@@ -78,7 +79,7 @@ impl Turn {
                 REDIS_TURNS.add(1, &[("outcome", "passed")]);
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(rand::random_range(TURN_PAUSE_MS))).await;
+            tokio::time::sleep(Duration::from_micros(rand::random_range(TURN_PAUSE_US))).await;
         }
     }
 }

@@ -52,10 +52,20 @@ impl Desk {
     /// Fills an empty batch; a batch that has something left is run again as it is. False if there is nothing.
     pub(super) fn fill(&mut self) -> bool {
         self.sweep();
-        if !self.batch.is_empty() {
-            return true;
+        if self.batch.is_empty() {
+            self.top_up();
         }
-        let mut watched = 0;
+        !self.batch.is_empty()
+    }
+
+    /// As many transactions as a batch may have, also those that conflicts have put off.
+    pub(super) fn widen(&mut self) {
+        self.limit = self.max_batch;
+        self.top_up();
+    }
+
+    fn top_up(&mut self) {
+        let mut watched = self.batch.iter().map(|entry| entry.watched).sum();
         while self.batch.len() < self.limit {
             let fits = |entry: &Entry| watched + entry.watched <= MAX_WATCHED_KEYS || watched == 0;
             if !self.later.front().is_some_and(fits) {
@@ -69,7 +79,6 @@ impl Desk {
             self.shared.take(&mut self.batch, room);
             self.shared.show_depth();
         }
-        !self.batch.is_empty()
     }
 
     /// Answers everything with its outcome.
@@ -146,3 +155,6 @@ impl Desk {
         self.shared.expire(patience, lanes_too);
     }
 }
+
+#[cfg(test)]
+mod tests;
