@@ -24,3 +24,4 @@ pub mod logs;
 pub mod metrics;
 mod sampling;
 pub mod setup;
+pub mod stages;

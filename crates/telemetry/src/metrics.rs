@@ -22,6 +22,11 @@ pub static TELEMETRY_ITEMS: Counter = Counter::new(
     "spans, log lines and looks at the metrics by what became of them; what failed or was dropped is lost",
 );
 
+/// CPU time of the process's threads by what they were busy with (`stage`: `http`, `decode`, `encode`, `produce`, `consume`,
+/// `fold`, `apply`, `redis`); see [`crate::stages`].
+pub static CPU_STAGE_SECONDS: Counter =
+    Counter::seconds("saga.cpu.stage", &["stage"], "CPU time by stage; only with CPU_STAGES=1");
+
 /// Handlers that panicked: a mistake in the code, answered 500.
 pub static HTTP_PANICS: Counter = Counter::new("saga.http.panics", &[], "HTTP handlers that panicked");
 /// Open connections of a port (`port`: `rest`, `admin`).

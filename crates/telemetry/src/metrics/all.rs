@@ -9,6 +9,7 @@ pub fn all() -> &'static [&'static dyn Describe] {
 
 static ALL: &[&dyn Describe] = &[
     &super::TELEMETRY_ITEMS,
+    &super::CPU_STAGE_SECONDS,
     &super::HTTP_PANICS,
     &super::HTTP_CONNECTIONS,
     &super::UPSTREAM_READY,

@@ -29,12 +29,27 @@ impl Counter {
         Self { name, unit: "", labels, help, instrument: OnceLock::new(), series: Series::new() }
     }
 
+    /// The same for a time in seconds, which is read and not added to.
+    pub const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, unit: "s", labels, help, instrument: OnceLock::new(), series: Series::new() }
+    }
+
     /// Adds to the series with these labels.
     pub fn add(&self, count: u64, labels: &[Label<'_>]) {
         check(self, labels);
         let make = || meter().u64_counter(self.name).with_description(self.help).build();
         let bind = |attributes: &[_]| self.instrument.get_or_init(make).bind(attributes);
         self.series.with(labels, bind, |series| series.add(count));
+    }
+
+    /// Reads the series with these labels whenever somebody asks for the metrics. A counter is either added to or read,
+    /// and each series of it is read from one place.
+    pub fn read(&self, labels: &[Label<'_>], value: impl Fn() -> f64 + Send + Sync + 'static) {
+        check(self, labels);
+        let attributes = attributes(labels);
+        let builder = meter().f64_observable_counter(self.name).with_unit(self.unit).with_description(self.help);
+        let _lives_with_the_meter =
+            builder.with_callback(move |observer| observer.observe(value(), &attributes)).build();
     }
 }
 
