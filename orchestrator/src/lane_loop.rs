@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use event_stream::{LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
 use redis_txn::Store;
+use telemetry::stages::{self, Stage};
 use tokio::sync::mpsc;
 
 use crate::checkpoint::{self, Checkpoints};
@@ -234,7 +235,10 @@ impl LaneLoop {
     /// folded. Break: the lane was taken away.
     async fn take_in(&mut self, mut records: &[Record], mode: Mode) -> Result<ControlFlow<()>, LaneFault> {
         while !records.is_empty() {
-            let outcome = self.core.fold(records, mode, Instant::now());
+            let outcome = {
+                let _scope = stages::enter(Stage::Fold);
+                self.core.fold(records, mode, Instant::now())
+            };
             self.owned.set_position(self.core.position);
             let taken = outcome.map_err(|fault| self.fold_failed(fault))?;
             records = records.get(taken..).unwrap_or_default();

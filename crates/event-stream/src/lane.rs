@@ -1,11 +1,13 @@
 //! One lane as its loop sees it.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use saga_core::ids::Lane;
+use telemetry::stages::{Stage, in_stage};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{HaltReason, LaneFault};
@@ -106,6 +108,10 @@ impl OwnedLane {
     /// When `until` has passed already, `Tick` comes before records, but never twice in a row before them: neither
     /// can starve the other.
     pub async fn next(&mut self, until: Option<Instant>) -> Result<LaneEvent, LaneFault> {
+        in_stage(Stage::Consume, pin!(self.next_event(until))).await
+    }
+
+    async fn next_event(&mut self, until: Option<Instant>) -> Result<LaneEvent, LaneFault> {
         loop {
             if self.cell.revoked.is_cancelled() && !self.told_revoked {
                 self.told_revoked = true;

@@ -1,7 +1,7 @@
 //! The producer: batches of records in, one receipt each out.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::task::{Context, Poll};
@@ -13,6 +13,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use telemetry::metrics;
+use telemetry::stages::{Stage, in_stage};
 use tokio::sync::Notify;
 
 use crate::brokers::Brokers;
@@ -115,6 +116,10 @@ impl Publisher {
     ///
     /// On `Err` the records before the one that was refused are on their way: the outcome is unknown.
     pub async fn send(&self, records: Vec<Outgoing>) -> Result<Receipt, PublishError> {
+        in_stage(Stage::Produce, pin!(self.put(records))).await
+    }
+
+    async fn put(&self, records: Vec<Outgoing>) -> Result<Receipt, PublishError> {
         let generation = self.shared.current();
         generation.brokers.keep(generation.producer().client());
         let state = Arc::new(ReceiptState::new(records.len()));

@@ -14,6 +14,7 @@ use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use saga_core::participant::ParticipantLane;
 use service_kit::panics::MAX_TRIES;
 use telemetry::context::TraceContext;
+use telemetry::stages::{self, Stage};
 
 use crate::business::{Business, Fault};
 use crate::events;
@@ -168,6 +169,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
     fn take_in(&mut self, records: Vec<Record>) -> Result<(), LaneFault> {
         let lane = self.lane.lane();
         let topic = &self.participant.topics.commands;
+        let _scope = stages::enter(Stage::Decode);
         for record in records {
             let (offset, payload) = (record.offset, record.payload.clone());
             self.progress.take_in(offset, &payload, |entry| Hop::arrived(topic, lane, entry, record))?;
@@ -287,14 +289,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         end: i64,
     ) -> Result<Flow, LaneFault> {
         let mut receipt = None;
-        let (lane, inbox) = (self.lane.lane(), &self.participant.topics.inbox);
-        let mut records: Vec<Outgoing> = answers
-            .into_iter()
-            .map(|answer| hops[answer.entry].answer(inbox, lane, &entries[answer.entry], answer.reply))
-            .collect();
-        let done = entries.iter().zip(hops).take_while(|(entry, _)| entry.offset < end);
-        let commands = &self.participant.topics.commands;
-        records.extend(done.filter_map(|(_, hop)| hop.quarantined(commands, lane)));
+        let records = self.records(entries, hops, answers, end);
         if !records.is_empty() {
             let sent = tokio::select! {
                 sent = self.participant.publisher.send(records) => sent.map_err(restart)?,
@@ -305,6 +300,20 @@ impl<'a, B: Business> LaneLoop<'a, B> {
         }
         self.unacknowledged.push_back(Unacknowledged { end, receipt, sent: Instant::now() });
         Ok(Flow::Go)
+    }
+
+    /// The answers, and what was set aside among the entries below `end`.
+    fn records(&self, entries: &[Entry], hops: &[Hop], answers: Vec<Answer>, end: i64) -> Vec<Outgoing> {
+        let _scope = stages::enter(Stage::Encode);
+        let (lane, inbox) = (self.lane.lane(), &self.participant.topics.inbox);
+        let mut records: Vec<Outgoing> = answers
+            .into_iter()
+            .map(|answer| hops[answer.entry].answer(inbox, lane, &entries[answer.entry], answer.reply))
+            .collect();
+        let done = entries.iter().zip(hops).take_while(|(entry, _)| entry.offset < end);
+        let commands = &self.participant.topics.commands;
+        records.extend(done.filter_map(|(_, hop)| hop.quarantined(commands, lane)));
+        records
     }
 
     fn acknowledge(&mut self, acknowledged: Result<i64, LaneFault>) -> Result<(), LaneFault> {

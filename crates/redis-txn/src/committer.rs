@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Pipeline, Value};
 use service_kit::backoff::Backoff;
+use telemetry::stages::{self, Stage};
 
 use crate::args::Settings;
 use crate::connection::{Exec, Failure, Private, Server, first_error, pipeline, read_exec, string};
@@ -191,7 +192,7 @@ impl Committer {
         self.desk.batch.iter_mut().for_each(|entry| entry.want(&mut self.overlay));
         loop {
             self.read().await?;
-            if apply_in_order(&mut self.overlay, &mut self.desk.batch) {
+            if self.apply() {
                 break;
             }
             self.desk.batch.iter().for_each(|entry| entry.want_asked(&mut self.overlay));
@@ -206,6 +207,12 @@ impl Committer {
             return Ok(());
         };
         self.exec(&commands).await
+    }
+
+    /// False when keys have to be read first.
+    fn apply(&mut self) -> bool {
+        let _scope = stages::enter(Stage::Apply);
+        apply_in_order(&mut self.overlay, &mut self.desk.batch)
     }
 
     /// WATCH, MGET and a count, in one round trip.

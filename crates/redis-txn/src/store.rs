@@ -1,12 +1,14 @@
 //! The handle to one Redis.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use service_kit::backoff::Backoff;
 use service_kit::process::BadConfiguration;
+use telemetry::stages::{Stage, in_stage};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -64,7 +66,8 @@ impl Store {
             server: server.clone(),
             id: OnceLock::new(),
         };
-        tokio::spawn(Committer::new(settings, server, connection, shared).run());
+        let committer = Committer::new(settings, server, connection, shared);
+        tokio::spawn(async move { in_stage(Stage::Redis, pin!(committer.run())).await });
         let inner = Arc::new(inner);
         tokio::spawn(watch(Arc::downgrade(&inner)));
         Ok(Self { inner })

@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
+use telemetry::stages::{Stage, in_stage};
 
 /// A replica on a local network accepts within this or is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -97,7 +98,7 @@ impl UpstreamClient {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let client = Client::builder(TokioExecutor::new())
+        let client = Client::builder(Spawn)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
@@ -139,6 +140,17 @@ impl UpstreamClient {
             Ok((status, body.map_err(RequestError::Unknown)?.to_bytes()))
         };
         tokio::time::timeout(timeout, whole).await.unwrap_or(Err(RequestError::TimedOut(timeout)))
+    }
+}
+
+/// Runs a connection's task.
+#[derive(Clone, Copy)]
+struct Spawn;
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Spawn {
+    fn execute(&self, connection: F) {
+        // Its end is told to whoever waits for an answer.
+        tokio::spawn(in_stage(Stage::Http, Box::pin(connection)));
     }
 }
 

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use telemetry::logs::Throttle;
 use telemetry::metrics::HTTP_CONNECTIONS;
+use telemetry::stages::{Stage, in_stage};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -90,7 +91,7 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
                 open.fetch_add(1, Ordering::Relaxed);
                 let open = open.clone();
                 tokio::spawn(async move {
-                    connection.await;
+                    in_stage(Stage::Http, std::pin::pin!(connection)).await;
                     open.fetch_sub(1, Ordering::Relaxed);
                     drop(place);
                 });

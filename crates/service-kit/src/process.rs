@@ -51,6 +51,9 @@ pub struct ProcessArgs {
     /// Worker threads of the async runtime; 0 is one per core
     #[arg(long, env = "WORKER_THREADS", default_value_t = 0)]
     pub worker_threads: usize,
+    /// Count CPU time by stage for ./dev bench --stages (1 = yes); every stage then costs two system calls
+    #[arg(long, env = "CPU_STAGES", value_parser = clap::builder::FalseyValueParser::new())]
+    pub cpu_stages: bool,
 }
 
 impl ProcessArgs {
@@ -156,6 +159,9 @@ where
     let outcome = runtime.block_on(async {
         let telemetry = telemetry::setup::start(&identity, args.traces_min_per_s);
         let telemetry = telemetry.map_err(|error| BadConfiguration(error.to_string()))?;
+        if args.cpu_stages {
+            telemetry::stages::start();
+        }
         let shutdown = CancellationToken::new();
         let outcome = tokio::select! {
             outcome = run(shutdown.clone()) => outcome,
@@ -237,6 +243,7 @@ mod tests {
             traces_min_per_s: 0,
             drain_deadline_s: 1,
             worker_threads: 1,
+            cpu_stages: false,
         }
     }
 

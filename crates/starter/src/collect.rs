@@ -118,7 +118,7 @@ async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B:
     }
     events::window_committed(lane, pending.len(), joined, answered, committed - begun);
     if !pending.is_empty() {
-        let records = pending.into_iter().map(|entry| publish::record(&shared.inbox, entry.start)).collect();
+        let records = publish::records(&shared.inbox, pending);
         publish::deliver(&shared.publisher, records).await;
         events::window_delivered(committed.elapsed());
     }

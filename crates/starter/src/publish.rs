@@ -7,8 +7,10 @@ use std::time::Duration;
 use event_stream::{Outgoing, PublishError, Publisher};
 use proto::Wire;
 use saga_core::record::{InboxEvent, Start};
+use saga_core::starter::PendingStart;
 use service_kit::backoff::Backoff;
 use telemetry::context::{self, Message};
+use telemetry::stages::{self, Stage};
 
 use crate::events;
 
@@ -19,12 +21,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The record of one start, in its saga's lane.
-pub(crate) fn record(inbox: &Arc<str>, start: Start) -> Outgoing {
+fn record(inbox: &Arc<str>, start: Start) -> Outgoing {
     let lane = start.ordinal.lane;
     let message = Message { topic: inbox, lane: lane.0, offset: None, saga: start.saga, about: &"start" };
     let span = context::send_span(&message, &start.trace);
     let headers = context::to_headers(&context::of_span(&span, &start.trace));
     Outgoing { topic: inbox.clone(), lane, payload: InboxEvent::Start(start).encode(), headers }
+}
+
+/// The records of many starts.
+pub(crate) fn records(inbox: &Arc<str>, entries: Vec<PendingStart>) -> Vec<Outgoing> {
+    let _scope = stages::enter(Stage::Encode);
+    entries.into_iter().map(|entry| record(inbox, entry.start)).collect()
 }
 
 /// Sends once and waits for the acknowledgements.

@@ -13,6 +13,7 @@ use saga_core::starter::{PendingStart, StarterLane};
 use service_kit::panics::caught;
 use telemetry::context::{self, Message};
 use telemetry::metrics::QUARANTINED;
+use telemetry::stages::{self, Stage};
 use tracing::Span;
 
 use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
@@ -113,7 +114,7 @@ impl<B: Business> ResultsRunner<B> {
             let entries = self.read_pending(lane, sequences).await?;
             self.remember(lane, &entries);
             events::resent(lane, entries.len(), Occasion::Takeover);
-            let records = entries.into_iter().map(|entry| publish::record(&self.shared.inbox, entry.start)).collect();
+            let records = publish::records(&self.shared.inbox, entries);
             publish::deliver(&self.shared.publisher, records).await;
         }
         Ok(())
@@ -137,7 +138,7 @@ impl<B: Business> ResultsRunner<B> {
             .collect();
         self.remember(lane, &unknown);
         events::resent(lane, entries.len(), Occasion::Sweep);
-        let records = entries.into_iter().map(|entry| publish::record(&self.shared.inbox, entry.start)).collect();
+        let records = publish::records(&self.shared.inbox, entries);
         let publisher = self.shared.publisher.clone();
         // Once only, and the lane goes on meanwhile: the next sweep is the retry.
         self.shared.tasks.spawn(async move {
@@ -202,27 +203,33 @@ impl<B: Business> ResultsRunner<B> {
 
     /// The same in one EXEC.
     pub(crate) async fn apply_chunk(&self, lane: Lane, position: i64, chunk: &[Record]) -> Result<i64, Failure> {
-        let mut results = Vec::with_capacity(chunk.len());
-        let mut halt = None;
-        let mut set_aside = Vec::new();
-        let mut next = position;
-        for record in chunk {
-            match caught(|| ResultRecord::decode(&record.payload)).map_err(Failure::Panicked)? {
-                Ok(news) => results.push(self.incoming(lane, record, news)),
-                Err(error @ DecodeError::Malformed { .. }) => {
-                    events::result_malformed(lane, record.offset, &error);
-                    set_aside.push(self.quarantined(lane, record, error.to_string()));
-                }
-                Err(error @ DecodeError::UnknownFormat { .. }) => {
-                    halt = Some(HaltReason::UnknownFormat(format!("offset {}: {error}", record.offset)));
-                    break;
-                }
-            }
-            next = record.offset + 1;
-        }
+        let Decoded { results, set_aside, next, halt } = self.decode(lane, position, chunk)?;
         self.send_aside(set_aside).await?;
         let position = self.commit(lane, position, next, results).await?;
         halt.map_or(Ok(position), |reason| Err(LaneFault::from(reason).into()))
+    }
+
+    /// Reads records up to one that halts the lane.
+    fn decode(&self, lane: Lane, position: i64, chunk: &[Record]) -> Result<Decoded, Failure> {
+        let _scope = stages::enter(Stage::Decode);
+        let results = Vec::with_capacity(chunk.len());
+        let mut decoded = Decoded { results, set_aside: Vec::new(), next: position, halt: None };
+        for record in chunk {
+            match caught(|| ResultRecord::decode(&record.payload)).map_err(Failure::Panicked)? {
+                Ok(news) => decoded.results.push(self.incoming(lane, record, news)),
+                Err(error @ DecodeError::Malformed { .. }) => {
+                    events::result_malformed(lane, record.offset, &error);
+                    decoded.set_aside.push(self.quarantined(lane, record, error.to_string()));
+                }
+                Err(error @ DecodeError::UnknownFormat { .. }) => {
+                    let why = format!("offset {}: {error}", record.offset);
+                    decoded.halt = Some(HaltReason::UnknownFormat(why));
+                    break;
+                }
+            }
+            decoded.next = record.offset + 1;
+        }
+        Ok(decoded)
     }
 
     /// Only what lies in the quarantine may be passed over.
@@ -311,6 +318,16 @@ impl<B: Business> ResultsRunner<B> {
             (News::Undoing(_), Fate::Ignored(why)) => events::result_ignored(news, why),
         }
     }
+}
+
+/// What was found in a piece of the log.
+struct Decoded {
+    results: Vec<Incoming>,
+    set_aside: Vec<Outgoing>,
+    /// The offset behind it.
+    next: i64,
+    /// Why nothing behind it may be read.
+    halt: Option<HaltReason>,
 }
 
 /// What is needed to tell of a record when its batch has been committed.
