@@ -4,9 +4,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use redis::Pipeline;
-use redis::aio::MultiplexedConnection;
 
-use crate::connection::{Failure, Server, ask, first_error, pipeline};
+use crate::connection::{Connection, Failure, Server, ask, first_error, pipeline};
 use crate::error::CommitError;
 use crate::store::unavailable;
 
@@ -47,7 +46,7 @@ fn chunk(rows: impl Iterator<Item = (String, Bytes)>) -> (Pipeline, u64) {
     (commands, count)
 }
 
-async fn send(mut connection: MultiplexedConnection, (commands, count): (Pipeline, u64)) -> Result<u64, CommitError> {
+async fn send(mut connection: Connection, (commands, count): (Pipeline, u64)) -> Result<u64, CommitError> {
     let replies = ask(&mut connection, &commands).await.map_err(|failure| match failure {
         Failure::Lost(_) => CommitError::OutcomeUnknown,
         Failure::Refused(cause) | Failure::Denied(cause) | Failure::Replaced(cause) => CommitError::Unavailable(cause),

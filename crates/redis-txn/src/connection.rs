@@ -1,11 +1,16 @@
 //! How connections are opened, the committer's private one, and the meaning of Redis's replies.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisResult, Value};
+use telemetry::stages::{Stage, in_stage};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use crate::args::Settings;
 use crate::password::Password;
@@ -48,9 +53,7 @@ impl Server {
         let address = settings.address.clone();
         let refused = |error: redis::RedisError| Failure::Refused(format!("address {address}: {error}"));
         let info = format!("redis://{address}/").into_connection_info().map_err(refused)?;
-        // Without this a batch that is larger than one TCP segment waits for the acknowledgement of its first part.
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(refused)?;
+        let client = Client::open(info).map_err(refused)?;
         let password = settings.password.clone();
         let trust = Arc::new(Trust::new(&address));
         Ok(Self { client, address, password, response_timeout: settings.response_timeout, trust })
@@ -62,11 +65,9 @@ impl Server {
     }
 
     /// A connection that may be cloned: for reads and for bulk writes, never for WATCH.
-    pub(crate) async fn open_shared(&self) -> Result<MultiplexedConnection, Failure> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(self.response_timeout));
-        let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
+    pub(crate) async fn open_shared(&self) -> Result<Connection, Failure> {
+        let opened = timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let opened = opened.map_err(|_| Failure::Lost("no connection in time".to_owned()))?;
         let mut connection = opened.map_err(|error| lost(&error))?;
         if let Some(password) = self.password.reveal() {
             // Not left to the client, which calls every error here a wrong password, also that of a Redis that is full.
@@ -82,6 +83,22 @@ impl Server {
             self.trust.check_id(replies.pop())?;
         }
         Ok(connection)
+    }
+
+    /// Not left to the client, which would start the connection's task itself: it does most of what Redis costs here, and
+    /// is to be counted so.
+    async fn connect(&self) -> RedisResult<Connection> {
+        let info = self.client.get_connection_info();
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err((redis::ErrorKind::InvalidClientConfig, "only TCP is supported").into());
+        };
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        // Without this a batch that is larger than one TCP segment waits for the acknowledgement of its first part.
+        stream.set_nodelay(true)?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.response_timeout));
+        let (inner, task) = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await?;
+        let task = tokio::spawn(in_stage(Stage::Redis, Box::pin(task))).abort_handle();
+        Ok(Connection { inner, _task: Arc::new(AbortOnDrop(task)) })
     }
 
     /// A connection for WATCH. Makes sure that MULTI is allowed: if only MULTI were refused, the writes behind it in the
@@ -111,9 +128,24 @@ const WRONG_PASSWORD: &str = "WRONGPASS";
 /// Part of the answer to AUTH of a Redis that has no password; its code is a mere `ERR`.
 const NO_PASSWORD_THERE: &str = "without any password configured";
 
+/// A connection that may be cloned. Its task ends with the last clone, whatever is still under way.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    inner: MultiplexedConnection,
+    _task: Arc<AbortOnDrop>,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A connection for WATCH. It has one owner and no `Clone`: another task's EXEC on it would silently drop our watches.
 pub(crate) struct Private {
-    inner: MultiplexedConnection,
+    inner: Connection,
 }
 
 impl Private {
@@ -126,8 +158,8 @@ impl Private {
 }
 
 /// As [`Private::ask`], on a shared connection.
-pub(crate) async fn ask(connection: &mut MultiplexedConnection, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
-    match commands.query_async::<Value>(connection).await {
+pub(crate) async fn ask(connection: &mut Connection, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+    match in_stage(Stage::Redis, pin!(commands.query_async::<Value>(&mut connection.inner))).await {
         Ok(Value::Array(replies)) if replies.len() == commands.len() => Ok(replies),
         Ok(other) => Err(Failure::Lost(format!("replies of another shape: {other:?}"))),
         Err(error) => Err(lost(&error)),

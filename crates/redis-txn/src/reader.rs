@@ -1,11 +1,10 @@
 //! Reads on a shared connection, which is replaced when it is lost.
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::sync::Mutex;
 
-use crate::connection::{Failure, Server, ask, first_error, pipeline, string};
+use crate::connection::{Connection, Failure, Server, ask, first_error, pipeline, string};
 use crate::error::CommitError;
 use crate::store::{STORE_ID_KEY, unavailable};
 
@@ -21,7 +20,7 @@ const ATTEMPTS: u32 = 2;
 pub(crate) struct Reader {
     server: Server,
     /// The connection and how many came before it.
-    current: Mutex<(u64, Option<MultiplexedConnection>)>,
+    current: Mutex<(u64, Option<Connection>)>,
 }
 
 impl Reader {
