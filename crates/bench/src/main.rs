@@ -17,6 +17,7 @@ mod result;
 mod run;
 mod scenario;
 mod soak;
+mod stages;
 mod sweep;
 mod tally;
 mod telemetry;

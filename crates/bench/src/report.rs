@@ -1,6 +1,7 @@
 //! Prints what was measured.
 
 use crate::result::{Phase, Run};
+use crate::stages;
 
 /// The figures of one phase as lines of text.
 pub fn phase(phase: &Phase) -> Vec<String> {
@@ -29,6 +30,7 @@ pub fn phase(phase: &Phase) -> Vec<String> {
         let memory = phase.memory_mb.get(name).copied().unwrap_or(f64::NAN);
         lines.push(format!("    {name:<18} {used:>7.1} {memory:>8.0}"));
     }
+    lines.extend(stages::lines(&phase.stages_us));
     lines
 }
 

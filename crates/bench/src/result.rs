@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::Scenario;
+use crate::stages;
 use crate::tally::Tally;
 
 /// Changes when an older program could not read the file.
@@ -83,6 +84,9 @@ pub struct Phase {
     pub cpu_us: BTreeMap<String, f64>,
     /// Peak resident memory of each process so far, megabytes.
     pub memory_mb: BTreeMap<String, f64>,
+    /// With `--stages`: CPU time inside each service, microseconds per checkout that ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages_us: stages::Table,
 }
 
 impl Phase {
@@ -108,7 +112,13 @@ impl Phase {
             paid_by_second: tally.seconds.iter().map(|second| second.paid).collect(),
             cpu_us: cpu_s.iter().map(|(name, used)| (name.clone(), used * per_checkout)).collect(),
             memory_mb,
+            stages_us: BTreeMap::new(),
         }
+    }
+
+    /// Checkouts that ended, however: what CPU time is divided by.
+    pub fn ended(&self) -> u64 {
+        self.paid + self.refused + self.unknown
     }
 
     /// Checkouts per second that were decided, paid or refused, before the phase's end.
@@ -181,6 +191,7 @@ pub(crate) mod tests {
             paid_by_second: vec![paid / 10; 10],
             cpu_us: BTreeMap::from([("kafka".to_owned(), cpu_us)]),
             memory_mb: BTreeMap::new(),
+            stages_us: BTreeMap::new(),
         });
         run
     }

@@ -14,7 +14,7 @@ use crate::cpu::{self, Snapshot};
 use crate::result::{Load, Phase, Run};
 use crate::scenario::{Goods, Scenario};
 use crate::tally::Tally;
-use crate::{closed, open, report};
+use crate::{closed, open, report, stages};
 
 /// Undecided orders of broken connections get this long before the audit.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -54,6 +54,9 @@ pub struct Plan {
     /// More settings for the services, NAME=VALUE
     #[arg(long = "env")]
     pub envs: Vec<String>,
+    /// Also print CPU time inside the services, by stage; counting it costs some more
+    #[arg(long)]
+    pub stages: bool,
     /// Folder of the stack's data and logs
     #[arg(long, default_value = ".stack/bench")]
     pub dir: PathBuf,
@@ -67,6 +70,7 @@ pub struct Course {
     goods: Goods,
     orders: Arc<Orders>,
     told: Told,
+    counts_stages: bool,
     /// Seconds that the data took to load.
     pub load_s: f64,
 }
@@ -87,7 +91,8 @@ impl Plan {
             let (name, value) = env.split_once('=').with_context(|| format!("--env {env}: write NAME=VALUE"))?;
             Ok((name.to_owned(), value.to_owned()))
         };
-        self.envs.iter().map(pair).collect()
+        let switch = self.stages.then(|| Ok(("CPU_STAGES".to_owned(), "1".to_owned())));
+        switch.into_iter().chain(self.envs.iter().map(pair)).collect()
     }
 
     /// Does all of it and prints as it goes.
@@ -137,6 +142,7 @@ impl Course {
             goods,
             orders: Arc::new(Orders::new(plan.scenario, goods, plan.orders)),
             told: Told::default(),
+            counts_stages: plan.stages,
             load_s: begin.elapsed().as_secs_f64(),
             stack,
         })
@@ -153,12 +159,17 @@ impl Course {
     /// One measured phase.
     pub async fn phase(&mut self, load: Load, time: Duration) -> anyhow::Result<Phase> {
         let before = Snapshot::take(&self.processes());
+        let stages_before = self.stages().await?;
         let (tally, elapsed) = self.load(load, time).await?;
+        let stages_after = self.stages().await?;
         let used_s = Snapshot::take(&self.processes()).since(&before);
         ensure!(!tally.ran_dry, "the fresh orders were used up before the time was over: raise --orders");
         let peak = |(name, pid): (String, u32)| Some((name, cpu::peak_memory(pid)? as f64 / 1e6));
         let memory_mb = self.processes().into_iter().filter_map(peak).collect();
-        let phase = Phase::new(load, &tally, elapsed.as_secs_f64(), &used_s, memory_mb);
+        let mut phase = Phase::new(load, &tally, elapsed.as_secs_f64(), &used_s, memory_mb);
+        if let (Some(before), Some(after)) = (stages_before, stages_after) {
+            phase.stages_us = after.since(&before, &phase);
+        }
         self.told.add(tally);
         Ok(phase)
     }
@@ -210,6 +221,13 @@ impl Course {
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
+    }
+
+    async fn stages(&self) -> anyhow::Result<Option<stages::Snapshot>> {
+        if !self.counts_stages {
+            return Ok(None);
+        }
+        stages::Snapshot::take(&self.stack.processes()).await.map(Some)
     }
 
     /// What is measured: every process of the stack, and this one.
