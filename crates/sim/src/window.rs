@@ -103,12 +103,13 @@ impl Window {
     }
 
     fn hand_in(&mut self, world: &mut World) -> Result<Did, Stop> {
-        let members: Vec<Member<Request>> = self
+        let members: Vec<Arc<Member<Request>>> = self
             .clients
             .iter()
             .map(|client| {
                 let client = &world.clients[*client];
-                Member { saga: client.offered, request: client.request.clone(), trace: TraceContext::default() }
+                let (saga, request) = (client.offered, client.request.clone());
+                Arc::new(Member { saga, request, trace: TraceContext::default() })
             })
             .collect();
         let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();

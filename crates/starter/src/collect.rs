@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use redis_txn::CommitError;
 use saga_core::ids::{Lane, SagaId};
 use saga_core::starter::PendingStart;
 use tokio::sync::mpsc;
@@ -82,7 +83,30 @@ fn spawn<B: Business>(
 }
 
 /// One window from its EXEC to the acknowledgement of its starts.
+///
+/// A member that makes the code panic takes its window along: nothing of it was written, so it is carried through again in
+/// halves, until that member stands alone and fails alone.
 async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B::Request>>) {
+    let mut parts = vec![members.into_iter().map(Arc::new).collect::<Vec<_>>()];
+    while let Some(part) = parts.pop() {
+        match carry(shared, lane, part.clone()).await {
+            Err(StartError::Commit(CommitError::Panicked(why))) if part.len() > 1 => {
+                events::window_panicked(lane, part.len(), &why);
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second.to_vec(), first.to_vec()]);
+            }
+            Err(error) => fail(shared, &part.iter().map(|member| member.saga).collect::<Vec<_>>(), &error),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// The same for what is in one EXEC. An error: nothing of it is known to be written.
+async fn carry<B: Business>(
+    shared: &Shared<B>,
+    lane: Lane,
+    members: Vec<Arc<Member<B::Request>>>,
+) -> Result<(), StartError> {
     let begun = Instant::now();
     let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
     let transaction = WindowTransaction {
@@ -97,8 +121,8 @@ async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B:
     // by its own deadline.
     let (decided, pending) = match shared.store.lane_queue(lane.0).run(transaction).await {
         Ok(WindowOutcome::Committed { decided, pending }) => (decided, pending),
-        Ok(WindowOutcome::Corrupt(why)) => return fail(shared, &sagas, &StartError::Corrupt(why)),
-        Err(error) => return fail(shared, &sagas, &StartError::Commit(error)),
+        Ok(WindowOutcome::Corrupt(why)) => return Err(StartError::Corrupt(why)),
+        Err(error) => return Err(StartError::Commit(error)),
     };
     let committed = Instant::now();
     note_pending(shared, lane, &pending, committed);
@@ -122,6 +146,7 @@ async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B:
         publish::deliver(&shared.publisher, records).await;
         events::window_delivered(committed.elapsed());
     }
+    Ok(())
 }
 
 /// Makes the window's sagas known to the result loop, or sends their requests to read if it is gone.

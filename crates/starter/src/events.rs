@@ -125,6 +125,11 @@ pub(crate) fn batch_panicked(lane: Lane, first: i64, records: usize, why: &str) 
     error!(lane = lane.0, first, records, why, "a batch of results panics");
 }
 
+/// One of the requests of a window panics; nothing was written, and it is run again in halves.
+pub(crate) fn window_panicked(lane: Lane, members: usize, why: &str) {
+    error!(lane = lane.0, members, why, "a window of starts panics");
+}
+
 /// A result makes the code panic, again and again; the position moves past it, its saga stays pending.
 pub(crate) fn result_poison(lane: Lane, offset: i64, why: &str) {
     error!(lane = lane.0, offset, alarm = "poison", why, "result set aside");

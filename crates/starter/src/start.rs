@@ -33,8 +33,8 @@ pub struct WindowTransaction<B: Business> {
     pub results_topic: Arc<str>,
     /// The lane of the window.
     pub lane: Lane,
-    /// The requests, in order.
-    pub members: Vec<Member<B::Request>>,
+    /// The requests, in order; shared with whoever runs them again if one of them makes the code panic.
+    pub members: Vec<Arc<Member<B::Request>>>,
 }
 
 /// What one member is told.

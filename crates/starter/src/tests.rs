@@ -80,10 +80,9 @@ fn store(things: &[&str]) -> Memory {
 }
 
 fn window(members: &[(u128, &str)]) -> WindowTransaction<Things> {
-    let members = members.iter().map(|(number, thing)| Member {
-        saga: saga(*number),
-        request: (*thing).to_owned(),
-        trace: TraceContext::default(),
+    let members = members.iter().map(|(number, thing)| {
+        let request = (*thing).to_owned();
+        Arc::new(Member { saga: saga(*number), request, trace: TraceContext::default() })
     });
     WindowTransaction {
         business: Arc::new(Things),

@@ -12,11 +12,11 @@ use event_stream::{
 use local_servers::{Kafka, KafkaOptions, Redis};
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
-use redis_txn::{Store, Unread, View};
+use redis_txn::{CommitError, Store, Unread, View};
 use saga_core::ids::{Ordinal, SagaId, TraceContext};
 use saga_core::record::{InboxEvent, ResultRecord, SagaOutcome, SagaResult, Start};
 use saga_core::starter::StarterLane;
-use starter::{Application, Business, Decision, Heard, Plan, Settings, Starter, Waiter};
+use starter::{Application, Business, Decision, Heard, Plan, Settings, StartError, Starter, Waiter};
 use uuid::Uuid;
 
 /// Longest wait for anything on a busy machine.
@@ -29,7 +29,8 @@ const LANES: u32 = 3;
 /// A port on which nobody listens.
 const NOBODY: &str = "127.0.0.1:1";
 
-/// Things that are free (empty) or taken by a saga; the end of `boom` makes it panic as long as there is a bug.
+/// Things that are free (empty) or taken by a saga; the end of `boom` makes it panic, and the start of `crash`, as long as
+/// there is a bug.
 struct Things {
     bug: AtomicBool,
 }
@@ -56,6 +57,9 @@ impl Business for Things {
             Some(value) if value == "done" => Ok(Decision::Answer(())),
             Some(value) => Ok(Decision::Join(SagaId(Uuid::from_slice(&value).unwrap()))),
             None => {
+                // Half of it is done by then.
+                view.set(format!("half:{request}"), "done");
+                assert!(request != "crash" || !self.bug.load(Ordering::Relaxed), "a bug");
                 view.set(key, Bytes::copy_from_slice(saga.0.as_bytes()));
                 Ok(Decision::Start(Plan { definition: "take".into(), inputs: BTreeMap::new() }))
             }
@@ -313,6 +317,43 @@ async fn the_next_owner_sends_what_is_pending_and_applies_its_end() {
     expected.sort_unstable();
     assert_eq!(started, expected, "same ids, each once");
     stage.end(vec![second]).await;
+}
+
+/// One thread: all requests are queued before the first window begins, so they are in it together.
+#[tokio::test]
+async fn a_request_that_panics_fails_alone() {
+    let stage = Stage::set("crashes").await;
+    let process = stage.process(&stage.kafka.brokers).await;
+    let things = ["a", "b", "crash", "c", "d", "e"];
+    let mut waiters: Vec<_> = things.iter().map(|thing| process.start(thing)).collect();
+    let mut crash = waiters.remove(2);
+    let told = heard(&mut crash).await;
+    let is_own = |told: &Heard<()>| matches!(told, Heard::Failed(StartError::Commit(CommitError::Panicked(why))) if why == "a bug");
+    assert!(is_own(&told), "{told:?}");
+    until(async || stage.orchestrator.starts().len() == things.len() - 1).await;
+    assert_eq!(stage.pending().await, things.len() - 1);
+    assert_eq!(
+        (stage.value("thing:crash").await, stage.value("half:crash").await),
+        (None, None),
+        "nothing of it is left"
+    );
+    let starts = stage.orchestrator.starts.lock().unwrap().clone();
+    for start in &starts {
+        stage.orchestrator.answer(start).await;
+    }
+    for waiter in &mut waiters {
+        let told = heard(waiter).await;
+        assert!(matches!(told, Heard::Ended(_)), "{told:?}");
+    }
+    // Requests are still taken, this one too once it can be handled.
+    let mut again = process.start("crash");
+    assert!(is_own(&heard(&mut again).await));
+    stage.things.bug.store(false, Ordering::Relaxed);
+    stage.orchestrator.answers.store(true, Ordering::Relaxed);
+    let mut repaired = process.start("crash");
+    assert!(matches!(heard(&mut repaired).await, Heard::Ended(_)));
+    drop((waiters, crash, again, repaired));
+    stage.end(vec![process]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
