@@ -236,7 +236,7 @@ fn headers(status: u16, keys: Keys) -> Map<String, Value> {
     let is_kept = matches!(status, 200..=499) && !matches!(status, 408 | 413 | 429);
     if keys == Keys::Taken && is_kept {
         let replayed = json!({
-            "description": "This answer was given before, to a request with the same idempotency key.",
+            "description": "An earlier request with the same idempotency key led to this answer; nothing was done again.",
             "required": false,
             "schema": { "const": "true" },
         });

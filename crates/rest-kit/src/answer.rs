@@ -36,8 +36,13 @@ impl Answer {
 
     /// Whether the answer stays true: done, or refused for good. "Busy", "away" and "unknown" may change.
     pub fn is_final(&self) -> bool {
-        matches!(self.status, 200..=499) && !matches!(self.status, 408 | 425 | 429)
+        is_final_status(self.status)
     }
+}
+
+/// The same for a status alone.
+pub(crate) fn is_final_status(status: u16) -> bool {
+    matches!(status, 200..=499) && !matches!(status, 408 | 425 | 429)
 }
 
 impl From<&Problem> for Answer {

@@ -19,6 +19,7 @@ use super::key::RequestKey;
 use super::record::{MAX_RECORDS, Recorded};
 use super::sweep::sweep;
 use super::transaction::{Outcome, of_record};
+use crate::answer::is_final_status;
 
 /// Largest body of a request with a key; the routes of this shop take none.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -33,7 +34,7 @@ const RETRY_AFTER_S: u32 = 600;
 /// so if the store is away.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Marks an answer that was recorded before.
+/// Marks the answer of an earlier request with the same key.
 const REPLAYED: &str = "idempotent-replayed";
 
 /// The idempotency keys of one service.
@@ -78,7 +79,12 @@ impl IdempotencyKeys {
                 }
                 count("ran", response)
             }
-            Ok((request, Found::Saga)) => count("joined", next.run(request).await),
+            Ok((request, Found::Saga)) => {
+                let response = next.run(request).await;
+                // The end of the saga that the first request started. What is not decided yet is nobody's answer.
+                let is_told_again = is_final_status(response.status().as_u16());
+                count("joined", if is_told_again { replayed(response) } else { response })
+            }
             Err(response) => response,
         }
     }
@@ -99,9 +105,7 @@ impl IdempotencyKeys {
         if let Some(bytes) = found.into_iter().next().flatten() {
             match of_record(&bytes, &key) {
                 Outcome::Recorded(Recorded::Answer(answer)) => {
-                    let mut response = answer.into_response();
-                    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-                    return Err(count("replayed", response));
+                    return Err(count("replayed", replayed(answer.into_response())));
                 }
                 Outcome::Unusable(answer) => return Err(count("unusable", answer.into_response())),
                 Outcome::Recorded(Recorded::Saga(_)) => known = Found::Saga,
@@ -144,6 +148,11 @@ impl Shared {
     }
 }
 
+fn replayed(mut response: Response) -> Response {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
 fn count(fate: &'static str, response: Response) -> Response {
     IDEMPOTENCY_REQUESTS.add(1, &[("fate", fate)]);
     response
@@ -151,4 +160,65 @@ fn count(fate: &'static str, response: Response) -> Response {
 
 fn now_hour() -> u64 {
     clock::unix_ms() / 3_600_000
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::post;
+    use http::StatusCode;
+    use local_servers::Redis;
+    use saga_core::ids::SagaId;
+    use tower::ServiceExt;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::idempotency::Record;
+
+    /// Notes the saga of the first request, as a checkout does, and answers what its path says.
+    async fn checkout(store: Store, key: RequestKey, status: u16) -> StatusCode {
+        if store.read(std::slice::from_ref(&key.record)).await.unwrap() == [None] {
+            let record = Record::new(&key, Recorded::Saga(SagaId(Uuid::nil()))).encode();
+            store.bulk_set([(key.record, record)].into_iter()).await.unwrap();
+        }
+        StatusCode::from_u16(status).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_saga_that_is_told_again_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let redis = Redis::start(folder.path(), None).unwrap();
+        let store = Store::connect(redis_txn::Settings {
+            address: redis.address(),
+            process: "test".to_owned(),
+            password: redis_txn::Password::default(),
+            max_batch: 256,
+            conflicts_before_turn: 2,
+            response_timeout: Duration::from_secs(5),
+            rest_patience: Duration::from_secs(5),
+        });
+        let store = store.await.unwrap();
+        let handler = {
+            let store = store.clone();
+            move |axum::extract::Path(status): axum::extract::Path<u16>,
+                  axum::Extension(key): axum::Extension<RequestKey>| {
+                checkout(store.clone(), key, status)
+            }
+        };
+        let keys = IdempotencyKeys::start(store.clone(), CancellationToken::new());
+        let layer = axum::middleware::from_fn_with_state(keys, IdempotencyKeys::layer);
+        let router = Router::new().route("/checkout/{status}", post(handler)).layer(layer);
+        let ask = async |status: u16| {
+            let request = http::Request::post(format!("/checkout/{status}")).header("idempotency-key", "k");
+            let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status().as_u16(), status);
+            response.headers().get(REPLAYED).map(|value| value.to_str().unwrap().to_owned())
+        };
+        for (status, again) in [(200, Some("true")), (402, Some("true")), (409, Some("true")), (504, None), (429, None)]
+        {
+            assert_eq!(ask(status).await, None, "{status}: the first answer is no replay");
+            assert_eq!(ask(status).await.as_deref(), again, "{status}");
+        }
+        store.shutdown().await;
+    }
 }

@@ -13,6 +13,7 @@ async fn twice(world: &World, path: &str, key: &str) -> anyhow::Result<Answer> {
     let first = world.shop.post_with_key(path, key).await?;
     let second = world.shop.post_with_key(path, key).await?;
     ensure!(first.header("idempotent-replayed").is_none(), "{path}: the first answer is no replay");
+    ensure!(second.header("idempotent-replayed") == Some("true"), "{path}: the second answer is not marked");
     ensure!(
         (first.status, &first.body) == (second.status, &second.body),
         "{path}: {} {}, then {} {}",
