@@ -1,4 +1,5 @@
-//! The admin port's own routes: `GET /sagas/{id}` and `GET /lanes`, read-only and from memory, and what `/readyz` says.
+//! The admin port's own routes: `GET /sagas/{id}` and `GET /lanes`, read-only and from memory, what `/readyz` says, and
+//! `/fold-version` (see [`crate::fold_version`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::fold_version;
 use crate::view::{Question, Registry, SagaView};
 
 /// How long a lane loop may take to answer; it answers between two batches.
@@ -29,6 +31,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Admin {
     /// This replica's name.
     pub instance: String,
+    /// Lanes of all replicas together.
+    pub partitions: u32,
+    /// The highest version of the fold that this program knows.
+    pub supported_fold_version: u32,
     /// The lanes and how far they are.
     pub consumer: Consumer,
     /// What the loops let others see.
@@ -43,7 +49,8 @@ pub struct Admin {
 
 /// The routes that this service adds.
 pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new().route("/sagas/{id}", get(saga)).route("/lanes", get(lanes)).with_state(admin)
+    let own = Router::new().route("/sagas/{id}", get(saga)).route("/lanes", get(lanes));
+    own.merge(fold_version::router()).with_state(admin)
 }
 
 impl Admin {

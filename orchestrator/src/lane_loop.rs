@@ -49,6 +49,8 @@ pub struct Shared {
     pub suspects: Suspects,
     /// The topics that results go to.
     pub homes: Homes,
+    /// The highest version of the fold that this program knows.
+    pub supported_fold_version: u32,
     /// For tests.
     pub probe: Option<Probe>,
 }
@@ -99,7 +101,7 @@ impl LaneLoop {
     async fn load(shared: Arc<Shared>, mut owned: OwnedLane) -> Result<Self, LaneFault> {
         let lane = owned.lane();
         let (registration, numbers, questions) = shared.registry.enter(lane);
-        let loaded = checkpoint::load(&shared.store, lane).await?;
+        let loaded = checkpoint::load(&shared.store, lane, shared.supported_fold_version).await?;
         let position = owned.fetch_from(loaded.next).await?;
         owned.set_position(position);
         if let Some(next) = loaded.next {

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod definitions;
 pub mod emit;
 pub mod fold;
+pub mod fold_version;
 pub mod homes;
 mod hop;
 pub mod lane_core;
@@ -27,6 +28,7 @@ use anyhow::Context;
 use event_stream::{Consumer, Ground, KafkaSettings, Publisher, TopicSpec, check_topics, topic_id};
 use proto::quarantine::QUARANTINE;
 use redis_txn::{CheckError, Store};
+use saga_core::lane::SUPPORTED_FOLD_VERSION;
 use service_kit::clock::unix_ms;
 use service_kit::http::{Limits, serve};
 use service_kit::process::BadConfiguration;
@@ -59,6 +61,11 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown` is cancelled and the lanes have been given up.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    run_supporting(SUPPORTED_FOLD_VERSION, settings, shutdown).await
+}
+
+/// The same as a program that knows the fold up to version `supported`: tests play older and newer programs side by side.
+pub async fn run_supporting(supported: u32, settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
     let definitions = Definitions::load(&settings.definitions_dir, &settings.participants)?;
     let kafka = settings.kafka.settings(SERVICE, &instance);
@@ -83,6 +90,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         summaries: settings.summaries(),
         suspects: Suspects::default(),
         homes: Homes::default(),
+        supported_fold_version: supported,
         probe: None,
     };
     let runner = Arc::new(Runner::new(Arc::new(shared)));
@@ -90,6 +98,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let consumer = Consumer::start_on(ground, &kafka, GROUP, INBOX, runner).context("join the group")?;
     let admin = Admin {
         instance,
+        partitions: settings.kafka.partitions,
+        supported_fold_version: supported,
         consumer: consumer.clone(),
         registry: registry.clone(),
         store: store.clone(),

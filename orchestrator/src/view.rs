@@ -1,7 +1,7 @@
 //! What the lane loops let others see: a few numbers without a lock, and answers to bounded questions.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -46,6 +46,8 @@ pub struct Question {
 pub struct Numbers {
     /// Open sagas.
     pub open: AtomicU64,
+    /// The version of the fold that the lane has adopted; true once the loop is [`Self::live`].
+    pub fold_version: AtomicU32,
     /// Starts that wait for a definition.
     pub parked: AtomicU64,
     /// Records sent and not acknowledged.
@@ -127,6 +129,7 @@ impl Numbers {
     /// Tells how the state is now.
     pub fn update(&self, state: &LaneState, unacknowledged: usize) {
         self.open.store(state.sagas().len() as u64, Ordering::Relaxed);
+        self.fold_version.store(state.fold_version(), Ordering::Relaxed);
         self.parked.store(state.parked().len() as u64, Ordering::Relaxed);
         self.unacknowledged.store(unacknowledged as u64, Ordering::Relaxed);
         // Ids are UUIDv7, so the first one is the oldest, give or take the clocks of the starters.

@@ -19,6 +19,7 @@ use orchestrator::view::{Question, Registry};
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::ids::{Direction, SagaId};
+use saga_core::lane::SUPPORTED_FOLD_VERSION;
 use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply, SagaOutcome, UndoCause};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -45,6 +46,7 @@ impl Lanes {
             summaries: SummaryRule { which: Summaries::Off, slow_ms: 0 },
             suspects: Suspects::default(),
             homes: Homes::default(),
+            supported_fold_version: SUPPORTED_FOLD_VERSION,
             probe,
         };
         let runner = Arc::new(Runner::new(Arc::new(shared)));

@@ -44,6 +44,8 @@ pub struct LaneState {
     pub(crate) next_offset: i64,
     pub(crate) time_ms: i64,
     pub(crate) fold_version: u32,
+    /// Of the program, not of the log: the highest version that it may fold.
+    pub(crate) supported: u32,
     pub(crate) sagas: BTreeMap<SagaId, Arc<Saga>>,
     pub(crate) starters: BTreeMap<Starter, StarterState>,
     pub(crate) definitions: DefinitionTable,
@@ -87,6 +89,7 @@ impl LaneState {
             next_offset: 0,
             time_ms: 0,
             fold_version: FIRST_FOLD_VERSION,
+            supported: SUPPORTED_FOLD_VERSION,
             sagas: BTreeMap::new(),
             starters: BTreeMap::new(),
             definitions: DefinitionTable::default(),
@@ -94,6 +97,13 @@ impl LaneState {
             deadlines: BTreeSet::new(),
             marks: changes::Marks::default(),
         }
+    }
+
+    /// The same in a program that knows the fold up to this version: tests play older and newer programs.
+    #[must_use]
+    pub fn supporting(mut self, supported: u32) -> Self {
+        self.supported = supported;
+        self
     }
 
     /// Which lane it is.
@@ -174,7 +184,7 @@ impl LaneState {
 }
 
 impl PartialEq for LaneState {
-    /// Compares what the fold has built, not what has changed since the last checkpoint.
+    /// Compares what the fold has built, not what has changed since the last checkpoint, nor what the program knows.
     fn eq(&self, other: &Self) -> bool {
         self.lane == other.lane
             && self.next_offset == other.next_offset

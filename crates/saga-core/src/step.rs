@@ -15,7 +15,7 @@ mod turn;
 use self::turn::Turn;
 use crate::effect::{Alarm, Effect, Ignored, Step};
 use crate::ids::SagaId;
-use crate::lane::{LaneState, SUPPORTED_FOLD_VERSION};
+use crate::lane::LaneState;
 use crate::record::{InboxEvent, InboxRecord, ResultRecord, SagaOutcome, SagaResult};
 use crate::saga::{Phase, Saga, StepState, UndoState};
 
@@ -49,7 +49,7 @@ impl LaneState {
             return Err(Ignored::AlreadyFolded);
         }
         if let InboxEvent::FoldVersion(version) = record.event
-            && version > SUPPORTED_FOLD_VERSION
+            && version > self.supported
         {
             // Folding on would be a guess, so not even the position moves.
             effects.push(Effect::Alarm(Alarm::UnknownFoldVersion(version)));

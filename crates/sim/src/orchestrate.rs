@@ -18,7 +18,7 @@ use orchestrator::summary::{Summaries, SummaryRule};
 use proto::Wire;
 use proto::checkpoint::Checkpoint;
 use saga_core::ids::Lane;
-use saga_core::lane::LaneState;
+use saga_core::lane::{LaneState, SUPPORTED_FOLD_VERSION};
 
 use crate::faults::Point;
 use crate::log::Topic;
@@ -107,7 +107,8 @@ impl OrchestratorLane {
                 let checkpoint = Checkpoint::decode(head).map_err(|error| halt(error.to_string()))?;
                 let saga = |id| store.get(&saga_key(lane, id)).cloned();
                 let sagas = checkpoint.head.open.iter().map(|id| saga(*id)).collect();
-                let loaded = restore(lane, checkpoint, store.get(&definitions_key(lane)), sagas);
+                let loaded =
+                    restore(SUPPORTED_FOLD_VERSION, lane, checkpoint, store.get(&definitions_key(lane)), sagas);
                 let loaded = loaded.map_err(|reason| halt(reason.to_string()))?;
                 (loaded.state, loaded.version, loaded.next.unwrap_or(0))
             }

@@ -15,7 +15,7 @@ use proto::checkpoint::{Checkpoint, encode_definitions, encode_saga};
 use proto::{FORMAT, Wire};
 use saga_core::effect::{Effect, Step};
 use saga_core::ids::Lane;
-use saga_core::lane::{FIRST_FOLD_VERSION, LaneState};
+use saga_core::lane::{FIRST_FOLD_VERSION, LaneState, SUPPORTED_FOLD_VERSION};
 use saga_core::record::{CommandRecord, InboxEvent, InboxRecord};
 use sim::run::inboxes;
 use sim::world::Options;
@@ -121,7 +121,7 @@ fn checkpoint(state: &mut LaneState, store: &mut Store, text: &mut String) {
 fn load(store: &Store) -> LaneState {
     let checkpoint = Checkpoint::decode(&store[&checkpoint_key(LANE)]).unwrap();
     let sagas = checkpoint.head.open.iter().map(|id| store.get(&saga_key(LANE, *id)).cloned()).collect();
-    restore(LANE, checkpoint, store.get(&definitions_key(LANE)), sagas).unwrap().state
+    restore(SUPPORTED_FOLD_VERSION, LANE, checkpoint, store.get(&definitions_key(LANE)), sagas).unwrap().state
 }
 
 /// What the checkpoints in these lines leave in the store.

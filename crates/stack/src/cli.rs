@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::stack::Stack;
 use crate::state::{StackState, Supervisor};
 use crate::topics::{self, Topics};
-use crate::{quarantine, secrets, table};
+use crate::{fold_version, quarantine, secrets, table};
 
 /// How often a foreground stack looks whether all its processes live.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -64,6 +64,14 @@ enum CliCommand {
         brokers: Option<String>,
         #[command(subcommand)]
         action: quarantine::Action,
+    },
+    /// Look at the version of the fold, and adopt a new one once every orchestrator runs a program that knows it
+    FoldVersion {
+        /// Admin ports of all orchestrators, host:port,host:port; without them those of the running stack
+        #[arg(long, value_delimiter = ',')]
+        replicas: Vec<String>,
+        #[command(subcommand)]
+        action: fold_version::Action,
     },
     /// Make the passwords of stores that have none yet, a folder for each
     Secrets {
@@ -114,11 +122,26 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             quarantine::act(&brokers, action).await?;
             Ok(ExitCode::SUCCESS)
         }
+        CliCommand::FoldVersion { replicas, action } => {
+            let replicas = if replicas.is_empty() { orchestrators_of_stack(&cli.dir)? } else { replicas };
+            fold_version::act(&replicas, action).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         CliCommand::Secrets { folders } => {
             secrets::make(&folders)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The admin ports of those that run; one that has died owns no lane any more.
+fn orchestrators_of_stack(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let state = StackState::load(dir)?.filter(StackState::is_running);
+    let state = state
+        .context("no stack is running here: say --replicas HOST:PORT,… with the admin port of every orchestrator")?;
+    let running =
+        state.processes.into_iter().filter(|process| process.kind == Kind::Orchestrator && process.is_running());
+    Ok(running.filter_map(|process| process.admin_address).collect())
 }
 
 fn brokers_of_stack(dir: &Path) -> anyhow::Result<String> {

@@ -4,6 +4,7 @@
 //! Deliberately not in it: what flows between the processes, and anything that runs in production.
 
 pub mod cli;
+mod fold_version;
 mod http;
 mod options;
 mod plan;

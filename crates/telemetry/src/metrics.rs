@@ -301,7 +301,7 @@ pub static FOLD_BATCH_SIZE: Histogram = Histogram::new(
 pub static FOLD_IGNORED: Counter = Counter::new("saga.fold.ignored", &["reason"], "inbox records that changed nothing");
 /// Things that a person must know, seen by the fold.
 pub static FOLD_ALARMS: Counter = Counter::new("saga.fold.alarms", &["alarm"], "alarms of the fold");
-/// Records that the orchestrator appended to its own inbox (`kind`: `timer`, `activate`).
+/// Records that the orchestrator appended to its own inbox (`kind`: `timer`, `activate`, `fold-version`).
 pub static INBOX_APPENDED: Counter =
     Counter::new("saga.inbox.appended", &["kind"], "own records appended to the inbox");
 /// Sagas whose awaited commands the safety net sent again.

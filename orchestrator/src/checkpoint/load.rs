@@ -30,18 +30,18 @@ pub struct Loaded {
     pub next: Option<i64>,
 }
 
-/// Loads the lane's checkpoint; an empty state when there is none.
-pub async fn load(store: &Store, lane: Lane) -> Result<Loaded, LaneFault> {
+/// Loads the lane's checkpoint into a program that knows the fold up to version `supported`; an empty state when there is none.
+pub async fn load(store: &Store, lane: Lane, supported: u32) -> Result<Loaded, LaneFault> {
     for _ in 0..READ_ATTEMPTS {
         let [head, definitions] = read_pair(store, lane).await?;
         let Some(head) = head else {
-            return Ok(Loaded { state: LaneState::new(lane), version: 0, next: None });
+            return Ok(Loaded { state: LaneState::new(lane).supporting(supported), version: 0, next: None });
         };
         let checkpoint = Checkpoint::decode(&head).map_err(|error| unreadable(&checkpoint_key(lane), &error))?;
         let sagas = read_sagas(store, lane, &checkpoint.head.open).await?;
         // Several reads make one picture only if nobody has written in between.
         if read_pair(store, lane).await? == [Some(head), definitions.clone()] {
-            return restore(lane, checkpoint, definitions.as_ref(), sagas).map_err(LaneFault::from);
+            return restore(supported, lane, checkpoint, definitions.as_ref(), sagas).map_err(LaneFault::from);
         }
     }
     Err(LaneFault::Restart("the checkpoint is being replaced while it is read".to_owned()))
@@ -75,6 +75,7 @@ async fn read(store: &Store, keys: &[String]) -> Result<Vec<Option<Bytes>>, Lane
 
 /// Builds the state from what was read. Nothing is guessed: what does not fit halts the lane.
 pub fn restore(
+    supported: u32,
     lane: Lane,
     checkpoint: Checkpoint,
     definitions: Option<&Bytes>,
@@ -96,7 +97,7 @@ pub fn restore(
         states.push(read_saga(lane, *id, value, &by_name)?);
     }
     let next = head.next_offset;
-    let state = LaneState::restore(head, definitions, states).map_err(|error| match error {
+    let state = LaneState::restore_supporting(supported, head, definitions, states).map_err(|error| match error {
         RestoreError::FoldVersion(_) => HaltReason::UnknownFormat(format!("{key}: {error}")),
         error => HaltReason::Corrupt(format!("{key}: {error}")),
     })?;

@@ -60,7 +60,7 @@ fn write(store: &mut Memory, version: u64, state: &mut LaneState) -> WriteOutcom
 fn read(store: &Memory) -> Result<Loaded, HaltReason> {
     let checkpoint = Checkpoint::decode(store.get(&checkpoint_key(LANE)).unwrap()).unwrap();
     let sagas = checkpoint.head.open.iter().map(|id| store.get(&saga_key(LANE, *id)).cloned()).collect();
-    restore(LANE, checkpoint, store.get(&definitions_key(LANE)), sagas)
+    restore(SUPPORTED_FOLD_VERSION, LANE, checkpoint, store.get(&definitions_key(LANE)), sagas)
 }
 
 fn keys(store: &Memory) -> Vec<&str> {

@@ -63,10 +63,20 @@ impl LaneState {
         definitions: impl IntoIterator<Item = Arc<Definition>>,
         sagas: impl IntoIterator<Item = Arc<Saga>>,
     ) -> Result<Self, RestoreError> {
-        if !(FIRST_FOLD_VERSION..=SUPPORTED_FOLD_VERSION).contains(&head.fold_version) {
+        Self::restore_supporting(SUPPORTED_FOLD_VERSION, head, definitions, sagas)
+    }
+
+    /// The same in a program that knows the fold up to version `supported`; see [`LaneState::supporting`].
+    pub fn restore_supporting(
+        supported: u32,
+        head: LaneHead,
+        definitions: impl IntoIterator<Item = Arc<Definition>>,
+        sagas: impl IntoIterator<Item = Arc<Saga>>,
+    ) -> Result<Self, RestoreError> {
+        if !(FIRST_FOLD_VERSION..=supported).contains(&head.fold_version) {
             return Err(RestoreError::FoldVersion(head.fold_version));
         }
-        let mut state = Self::new(head.lane);
+        let mut state = Self::new(head.lane).supporting(supported);
         state.next_offset = head.next_offset;
         state.time_ms = head.time_ms;
         state.fold_version = head.fold_version;

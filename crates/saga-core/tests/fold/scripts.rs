@@ -7,7 +7,7 @@ use saga_core::lane::{MAX_DEFINITIONS, MAX_PARKED, MAX_SEQUENCE};
 use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply};
 
 use crate::plans::{CHAIN, CHECKOUT, DIAMOND, PARALLEL, PIVOT};
-use crate::rig::{LANE, Rig, ordinal, saga_id, start};
+use crate::rig::{LANE, NEWER, Rig, ordinal, saga_id, start};
 
 #[test]
 fn happy_path() {
@@ -654,6 +654,25 @@ fn a_fold_version_that_is_not_known_moves_nothing() {
     let before = rig.state.clone();
     rig.play("version 2 -> alarm UnknownFoldVersion (FoldVersionUnknown)");
     assert_eq!(rig.state, before);
+}
+
+#[test]
+fn a_saga_keeps_the_fold_version_that_it_started_under() {
+    let mut rig = Rig::run(CHECKOUT, "");
+    rig.state = rig.state.supporting(NEWER);
+    rig.play("start checkout -> do reserve");
+    let old = *rig.state.sagas().keys().next().expect("a saga");
+    rig.play("version 2 ->");
+    assert_eq!(rig.state.fold_version(), 2);
+    assert_eq!(rig.state.saga(old).map(|saga| saga.fold_version), Some(1));
+    rig.play("version 1 -> (FoldVersionNotNewer)");
+    // The checkpoint of a lane that has adopted it is for newer programs only.
+    let (head, definitions) = (rig.state.head(), || rig.state.definitions().iter().cloned());
+    let sagas = || rig.state.sagas().values().cloned();
+    let older = saga_core::lane::LaneState::restore_supporting(1, head.clone(), definitions(), sagas());
+    assert_eq!(older, Err(saga_core::lane::RestoreError::FoldVersion(2)));
+    let newer = saga_core::lane::LaneState::restore_supporting(NEWER, head, definitions(), sagas());
+    assert_eq!(newer.as_ref(), Ok(&rig.state));
 }
 
 #[test]
