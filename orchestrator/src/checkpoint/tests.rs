@@ -7,6 +7,7 @@ use proto::Wire;
 use proto::checkpoint::Checkpoint;
 use redis_txn::Memory;
 use saga_core::ids::{CommandId, Direction, Ordinal, TraceContext};
+use saga_core::lane::SUPPORTED_FOLD_VERSION;
 use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply, Start};
 
 use super::load::restore;

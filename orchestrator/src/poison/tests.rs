@@ -9,7 +9,7 @@ use event_stream::Outgoing;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use redis_txn::Memory;
 use saga_core::ids::{CommandId, Direction, Ordinal, SagaId, Starter};
-use saga_core::lane::LaneState;
+use saga_core::lane::{LaneState, SUPPORTED_FOLD_VERSION};
 use saga_core::record::{DeadlineKind, Outcome, Reply, Start, Timer};
 use saga_core::saga::AttentionCause;
 use uuid::Uuid;
@@ -70,7 +70,8 @@ fn load(disk: &Disk) -> LaneCore {
         Some(head) => {
             let checkpoint = proto::checkpoint::Checkpoint::decode(head).unwrap();
             let sagas = checkpoint.head.open.iter().map(|id| stored.get(&saga_key(LANE, *id)).cloned()).collect();
-            let loaded = restore(LANE, checkpoint, stored.get(&definitions_key(LANE)), sagas).unwrap();
+            let loaded =
+                restore(SUPPORTED_FOLD_VERSION, LANE, checkpoint, stored.get(&definitions_key(LANE)), sagas).unwrap();
             (loaded.state, loaded.version)
         }
     };
