@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::result::{Phase, Run};
 
 /// Two fixed loops that differ by more than this share make ratios doubtful.
-const DOUBTFUL_SPREAD: f64 = 0.1;
+pub const DOUBTFUL_SPREAD: f64 = 0.1;
 
 /// A table of B's figures as a multiple of A's, for every load that both have.
 pub fn table(a: &Run, b: &Run) -> String {
@@ -40,6 +40,11 @@ pub fn table(a: &Run, b: &Run) -> String {
     if spread > DOUBTFUL_SPREAD {
         text.push_str("the machine was not equally fast for both: these ratios are doubtful\n");
     }
+    for (name, run) in [("A", a), ("B", b)] {
+        if let Some(warning) = run.appendfsync.warning() {
+            let _ = writeln!(text, "{name} ran with appendfsync {}, {warning}", run.appendfsync.name());
+        }
+    }
     if a.scenario != b.scenario {
         let _ = writeln!(text, "A is the scenario {}, B is {}", a.scenario.name(), b.scenario.name());
     }
@@ -66,6 +71,14 @@ mod tests {
         let mut slow = run(64, 1000, 40.0, 500.0);
         slow.fixed_loop_ms = [200.0, 300.0];
         assert!(table(&run(64, 1000, 40.0, 500.0), &slow).contains("doubtful"));
+    }
+
+    #[test]
+    fn a_run_that_may_forget_is_named() {
+        let (safe, mut quick) = (run(64, 1000, 40.0, 500.0), run(64, 2000, 40.0, 500.0));
+        quick.appendfsync = crate::fsync::Fsync::No;
+        assert!(table(&safe, &quick).contains("B ran with appendfsync no, not safe: Redis may forget"));
+        assert!(!table(&safe, &safe).contains("not safe"));
     }
 
     #[test]

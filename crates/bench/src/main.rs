@@ -8,6 +8,10 @@ mod client;
 mod closed;
 mod compare;
 mod cpu;
+mod curve;
+mod curve_picture;
+mod diagram;
+mod fsync;
 mod hot_key;
 mod open;
 mod overload;
@@ -21,6 +25,7 @@ mod stages;
 mod sweep;
 mod tally;
 mod telemetry;
+mod vary;
 
 use std::path::PathBuf;
 

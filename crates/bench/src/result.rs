@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::fsync::Fsync;
 use crate::scenario::Scenario;
 use crate::stages;
 use crate::tally::Tally;
@@ -30,6 +31,9 @@ pub struct Run {
     pub items: u64,
     /// More settings of the services.
     pub envs: BTreeMap<String, String>,
+    /// `appendfsync` of the Redis servers; older files do not say it and mean `always`.
+    #[serde(default)]
+    pub appendfsync: Fsync,
     /// Cores of the machine.
     pub cores: usize,
     /// Seconds that the data took to load.
@@ -148,6 +152,7 @@ impl Run {
             partitions: 0,
             items: 0,
             envs: BTreeMap::new(),
+            appendfsync: Fsync::default(),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             load_s: 0.0,
             fixed_loop_ms: [fixed_loop_ms; 2],

@@ -11,6 +11,7 @@ use stack::{Data, Kind, Progress, Shop, Stack, StackOptions};
 use crate::audit::{self, Told, Verdict};
 use crate::client::Orders;
 use crate::cpu::{self, Snapshot};
+use crate::fsync::Fsync;
 use crate::result::{Load, Phase, Run};
 use crate::scenario::{Goods, Scenario};
 use crate::tally::Tally;
@@ -57,6 +58,9 @@ pub struct Plan {
     /// Also print CPU time inside the services, by stage; counting it costs some more
     #[arg(long)]
     pub stages: bool,
+    /// `appendfsync` of the Redis servers: only a sweep varies it, and marks what it prints.
+    #[arg(skip)]
+    pub appendfsync: Fsync,
     /// Folder of the stack's data and logs
     #[arg(long, default_value = ".stack/bench")]
     pub dir: PathBuf,
@@ -78,12 +82,19 @@ pub struct Course {
 impl Plan {
     /// The loads of the measured phases, in this order.
     pub fn loads(&self) -> anyhow::Result<Vec<Load>> {
-        ensure!(self.rate.iter().all(|rate| *rate > 0.0), "--rate needs numbers above 0");
+        ensure!(self.rate.iter().all(|rate| *rate > 0.0 && rate.is_finite()), "--rate needs numbers above 0");
         ensure!(!self.connections.contains(&0), "--connections needs numbers above 0");
         let connections =
             if self.connections.is_empty() && self.rate.is_empty() { vec![64, 256] } else { self.connections.clone() };
         let closed = connections.into_iter().map(Load::Connections);
         Ok(closed.chain(self.rate.iter().copied().map(Load::Rate)).collect())
+    }
+
+    /// What can be known to fail before anything runs.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.replicas > 0 && self.partitions > 0, "--replicas and --partitions need numbers above 0");
+        self.environment()?;
+        self.loads().map(drop)
     }
 
     fn environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
@@ -104,13 +115,15 @@ impl Plan {
         run.partitions = self.partitions;
         run.items = self.items;
         run.envs = self.environment()?;
+        run.appendfsync = self.appendfsync;
         run.load_s = course.load_s;
-        println!("{}", report::head(&run));
+        let mark = self.appendfsync.mark();
+        println!("{}{mark}", report::head(&run));
         course.warm_up(Duration::from_secs(self.warmup_s)).await?;
         for load in loads {
             let phase = course.phase(load, Duration::from_secs(self.seconds)).await?;
             for line in report::phase(&phase) {
-                println!("{line}");
+                println!("{line}{mark}");
             }
             run.phases.push(phase);
         }
@@ -131,6 +144,8 @@ impl Course {
         options.definitions = stack::repository().join(plan.scenario.definitions());
         options.envs.extend(plan.scenario.settings());
         options.envs.extend(plan.environment()?);
+        options.envs.extend(plan.appendfsync.of_services());
+        options.redis_settings = plan.appendfsync.of_servers();
         let progress = Progress::for_people();
         let stack = Stack::start(options, &progress).await?;
         progress.finish();

@@ -1,114 +1,143 @@
 //! The same run with one thing varied, several times over, so that each ratio compares neighbours in time.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::curve::{Measured, Value};
+use crate::curve_picture;
 use crate::result::Run;
 use crate::run::Plan;
+use crate::vary::{Variant, Vary};
 
 /// What a sweep varies.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What is varied: NAME=VALUE,VALUE…; NAME is replicas, partitions, scenario or a setting of the services
+    /// What is varied: NAME=VALUE,VALUE…; NAME is rate, connections, replicas, partitions, appendfsync, scenario or the
+    /// environment variable of a setting of the services (`KAFKA_LINGER_MS`, `COMMIT_MAX_BATCH`)
     #[arg(long)]
     vary: String,
     /// Rounds; each measures every value once
     #[arg(long, default_value_t = 2)]
     rounds: usize,
-    /// Folder for the results
+    /// Folder for the results: each run as JSON, the table as Markdown, the curves as a picture
     #[arg(long, default_value = "target/bench/sweep")]
     out: PathBuf,
     #[command(flatten)]
     plan: Plan,
 }
 
-/// Measures everything and prints the table.
+/// A sweep on its way.
+struct Sweep<'a> {
+    vary: &'a Vary,
+    rounds: usize,
+    out: &'a Path,
+    /// The arguments of this program: whoever reads the table can do it again.
+    command: String,
+    measured: Measured,
+}
+
+/// Measures everything, prints the table and draws the curves. An error when a run failed or it was interrupted; what has
+/// been measured until then is kept.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let (name, values) = args.vary.split_once('=').context("--vary: write NAME=VALUE,VALUE")?;
-    let plans = values.split(',').map(|value| Ok((value.to_owned(), varied(&args.plan, name, value)?)));
-    let plans: Vec<(String, Plan)> = plans.collect::<anyhow::Result<_>>()?;
-    ensure!(plans.len() > 1, "--vary needs at least two values");
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); plans.len()];
-    for round in 0..args.rounds {
-        for (place, (value, plan)) in plans.iter().enumerate() {
-            println!("-- round {} of {}: {name}={value}", round + 1, args.rounds);
-            let run = plan.run().await?;
-            run.write(&args.out.join(format!("{name}-{value}-{round}.json")))?;
-            runs[place].push(run);
-        }
-    }
-    let labels: Vec<String> = plans.into_iter().map(|(value, _)| value).collect();
-    print!("{}", table(name, &labels, &runs));
+    ensure!(args.rounds > 0, "--rounds needs a number above 0");
+    let vary = Vary::parse(&args.vary, &args.plan)?;
+    let value = |variant: &Variant| Value { text: variant.value.clone(), fsync: variant.plan.appendfsync };
+    let values = vary.variants.iter().map(value).collect();
+    let mut sweep = Sweep {
+        vary: &vary,
+        rounds: args.rounds,
+        out: &args.out,
+        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        measured: Measured::new(&vary.name, values, args.rounds),
+    };
+    sweep.all(Plan::run, interrupted()).await?;
+    print!("{}", sweep.measured.text());
+    println!("{} and {}", sweep.file("md").display(), sweep.file("svg").display());
+    let failed = sweep.measured.failures.len();
+    ensure!(failed == 0, "not everything was measured, see the line FAILED above; the other runs are kept");
     Ok(())
 }
 
-fn varied(plan: &Plan, name: &str, value: &str) -> anyhow::Result<Plan> {
-    let mut plan = plan.clone();
-    let number = || value.parse::<u32>().with_context(|| format!("--vary {name}: {value} is no number"));
-    match name {
-        "replicas" => plan.replicas = number()?,
-        "partitions" => plan.partitions = number()?,
-        "scenario" => plan.scenario = clap::ValueEnum::from_str(value, false).map_err(anyhow::Error::msg)?,
-        _ if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') => {
-            plan.envs.push(format!("{name}={value}"));
+impl Sweep<'_> {
+    /// Round after round until everything is measured or somebody ends it. A run that fails does not end the others.
+    async fn all(
+        &mut self,
+        measure: impl AsyncFn(&Plan) -> anyhow::Result<Run>,
+        end: impl Future<Output = anyhow::Result<&'static str>>,
+    ) -> anyhow::Result<()> {
+        let mut end = std::pin::pin!(end);
+        for round in 0..self.rounds {
+            for (place, Variant { value, plan }) in self.vary.variants.iter().enumerate() {
+                let what = format!("round {} of {}: {}={value}", round + 1, self.rounds, self.vary.name);
+                println!("-- {what}{}", plan.appendfsync.mark());
+                let path = self.out.join(self.vary.file_name(place, round));
+                forget(&path)?;
+                let outcome = tokio::select! {
+                    outcome = measure(plan) => outcome,
+                    signal = &mut end => {
+                        self.measured.failures.push(format!("{what}: ended by {}, nothing after it was measured", signal?));
+                        return self.write();
+                    }
+                };
+                match outcome {
+                    Ok(run) => {
+                        run.write(&path)?;
+                        self.measured.runs[place][round] = Some(run);
+                    }
+                    Err(error) => {
+                        println!("FAILED: {what}: {error:#}");
+                        self.measured.failures.push(format!("{what}: {error:#}"));
+                    }
+                }
+                self.write()?;
+            }
         }
-        _ => bail!("--vary {name}: neither replicas, partitions or scenario, nor the NAME of a setting"),
+        Ok(())
     }
-    Ok(plan)
+
+    /// After every run, so that whatever ends this program leaves all of it behind.
+    fn write(&self) -> anyhow::Result<()> {
+        std::fs::create_dir_all(self.out).with_context(|| format!("make {}", self.out.display()))?;
+        let picture = curve_picture::draw(&self.measured, self.vary.title());
+        let text = self.measured.markdown(&self.command, &format!("{}.svg", self.vary.name));
+        for (path, text) in [(self.file("svg"), picture), (self.file("md"), text)] {
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn file(&self, extension: &str) -> PathBuf {
+        self.out.join(format!("{}.{extension}", self.vary.name))
+    }
 }
 
-/// Medians over the rounds, and the median of the rounds' ratios to the first value.
-fn table(name: &str, values: &[String], runs: &[Vec<Run>]) -> String {
-    let mut text = String::new();
-    let mut by_load: BTreeMap<String, ()> = BTreeMap::new();
-    for phase in runs.iter().flatten().flat_map(|run| &run.phases) {
-        by_load.insert(phase.load.to_string(), ());
-    }
-    for load in by_load.keys() {
-        // Infallible: it writes into a String. So below.
-        let _ =
-            writeln!(text, "{load:<26} {:>9} {:>7} {:>9} {:>9} {:>9}", "per s", "ratio", "p50 ms", "p99 ms", "CPU µs");
-        for (place, value) in values.iter().enumerate() {
-            let figures = |figure: &dyn Fn(&crate::result::Phase) -> f64, place: usize| -> Vec<f64> {
-                let phases = runs[place].iter().flat_map(|run| run.phases.iter());
-                phases.filter(|phase| phase.load.to_string() == *load).map(figure).collect()
-            };
-            let rates = figures(&crate::result::Phase::per_second, place);
-            let first = figures(&crate::result::Phase::per_second, 0);
-            let ratios: Vec<f64> = rates.iter().zip(&first).map(|(rate, first)| rate / first).collect();
-            let _ = writeln!(
-                text,
-                "  {:<24} {:>9.0} {:>7.2} {:>9.1} {:>9.1} {:>9.0}",
-                format!("{name}={value}"),
-                median(&rates),
-                median(&ratios),
-                median(&figures(&|phase| phase.latency_ms(50.0), place)),
-                median(&figures(&|phase| phase.latency_ms(99.0), place)),
-                median(&figures(&crate::result::Phase::cpu_us_in_all, place)),
-            );
+/// The result of an earlier sweep must not pass for one of a run that failed.
+fn forget(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("delete {}", path.display()))
         }
+        _ => Ok(()),
     }
-    let loops = runs.iter().flatten().flat_map(|run| run.fixed_loop_ms);
-    let (least, most) = loops.fold((f64::MAX, 0.0_f64), |(least, most), ms| (least.min(ms), most.max(ms)));
-    let _ = writeln!(text, "fixed CPU loop: {least:.0} to {most:.0} ms");
-    text
 }
 
-/// The middle one, or the middle of the two; not a number without any.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match (sorted.get((sorted.len().max(1) - 1) / 2), sorted.get(sorted.len() / 2)) {
-        (Some(low), Some(high)) => f64::midpoint(*low, *high),
-        _ => f64::NAN,
+/// Waits for the signals that end a program, and says which came.
+async fn interrupted() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use anyhow::bail;
     use clap::Parser;
 
     use crate::result::tests::run;
@@ -121,34 +150,66 @@ mod tests {
         args: Args,
     }
 
-    fn plan() -> Plan {
-        Cli::parse_from(["bench", "--vary", "replicas=1,2"]).args.plan
+    fn vary() -> Vary {
+        let args = Cli::parse_from(["bench", "--vary", "replicas=1,2,3"]).args;
+        Vary::parse(&args.vary, &args.plan).unwrap()
     }
 
-    #[test]
-    fn one_thing_is_varied() {
-        assert_eq!(varied(&plan(), "replicas", "3").unwrap().replicas, 3);
-        assert_eq!(varied(&plan(), "partitions", "10").unwrap().partitions, 10);
-        assert_eq!(varied(&plan(), "MAX_BATCH", "8").unwrap().envs, ["MAX_BATCH=8"]);
-        assert_eq!(varied(&plan(), "scenario", "flash-sale").unwrap().scenario.name(), "flash-sale");
-        for (name, value) in [("replicas", "many"), ("scenario", "nothing"), ("colour", "red")] {
-            assert!(varied(&plan(), name, value).is_err(), "{name}={value}");
-        }
+    fn sweep<'a>(vary: &'a Vary, out: &'a Path) -> Sweep<'a> {
+        let value = |variant: &Variant| Value { text: variant.value.clone(), fsync: variant.plan.appendfsync };
+        let measured = Measured::new(&vary.name, vary.variants.iter().map(value).collect(), 2);
+        Sweep { vary, rounds: 2, out, command: "sweep".to_owned(), measured }
     }
 
-    #[test]
-    fn ratios_compare_the_runs_of_one_round() {
-        let first = vec![run(64, 1000, 10.0, 1.0), run(64, 2000, 10.0, 1.0)];
-        let second = vec![run(64, 500, 10.0, 1.0), run(64, 1000, 10.0, 1.0)];
-        let text = table("replicas", &["1".into(), "3".into()], &[first, second]);
-        let line = text.lines().find(|line| line.contains("replicas=3")).unwrap();
-        assert_eq!(line.split_whitespace().take(3).collect::<Vec<_>>(), ["replicas=3", "75", "0.50"]);
+    fn files(out: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(out).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
-    #[test]
-    fn medians() {
-        assert!(median(&[]).is_nan());
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+    #[tokio::test]
+    async fn a_run_that_fails_is_named_and_the_others_are_kept() {
+        let (folder, vary) = (tempfile::tempdir().unwrap(), vary());
+        std::fs::write(folder.path().join("replicas-2-0.json"), "of an earlier sweep").unwrap();
+        let mut sweep = sweep(&vary, folder.path());
+        let order = std::cell::RefCell::new(Vec::new());
+        let measure = async |plan: &Plan| {
+            order.borrow_mut().push(plan.replicas);
+            if plan.replicas == 2 && order.borrow().len() < 4 {
+                bail!("made up");
+            }
+            Ok(run(64, 1000, 10.0, 1.0))
+        };
+        sweep.all(measure, std::future::pending()).await.unwrap();
+        assert_eq!(order.into_inner(), [1, 2, 3, 1, 2, 3], "rounds are interleaved");
+        let results = ["1-0", "1-1", "2-1", "3-0", "3-1"].map(|run| format!("replicas-{run}.json"));
+        let expected = [results.as_slice(), &["replicas.md".to_owned(), "replicas.svg".to_owned()]].concat();
+        assert_eq!(files(folder.path()), expected);
+        let text = std::fs::read_to_string(folder.path().join("replicas.md")).unwrap();
+        assert!(text.contains("FAILED: round 1 of 2: replicas=2: made up"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_was_measured_before_an_interruption_is_kept() {
+        let (folder, vary) = (tempfile::tempdir().unwrap(), vary());
+        let mut sweep = sweep(&vary, folder.path());
+        let (begun, interrupt) = (Cell::new(0), tokio::sync::Notify::new());
+        let measure = async |_: &Plan| {
+            begun.set(begun.get() + 1);
+            if begun.get() == 3 {
+                interrupt.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Ok(run(64, 1000, 10.0, 1.0))
+        };
+        let end = async {
+            interrupt.notified().await;
+            Ok("SIGINT")
+        };
+        sweep.all(measure, end).await.unwrap();
+        assert_eq!(files(folder.path()), ["replicas-1-0.json", "replicas-2-0.json", "replicas.md", "replicas.svg"]);
+        let text = std::fs::read_to_string(folder.path().join("replicas.md")).unwrap();
+        assert!(text.contains("FAILED: round 1 of 2: replicas=3: ended by SIGINT"), "{text}");
     }
 }

@@ -10,9 +10,9 @@ use otlp_sink::{Discard, Silent};
 use stack::{Http, Stack};
 
 use crate::cpu;
+use crate::curve::median;
 use crate::result::{Load, Phase};
 use crate::run::{Course, Plan};
-use crate::sweep::median;
 
 /// How a stack exports its telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]

@@ -63,6 +63,8 @@ pub struct StackOptions {
     pub envs: Vec<(String, String)>,
     /// More environment variables for single services: name of the service, name and value.
     pub own_envs: Vec<(String, String, String)>,
+    /// More lines for the configuration of every Redis, name and value; the last one of a name counts.
+    pub redis_settings: Vec<(String, String)>,
     /// How long the services may take until they are ready.
     pub ready_deadline: Duration,
 }
@@ -85,6 +87,7 @@ impl StackOptions {
             definitions: repository().join("definitions"),
             envs: Vec::new(),
             own_envs: Vec::new(),
+            redis_settings: Vec::new(),
             ready_deadline: DEFAULT_READY_DEADLINE,
         })
     }

@@ -58,7 +58,12 @@ fn start_redis(options: &StackOptions) -> anyhow::Result<Vec<(Kind, &'static str
     let start = |kind: Kind| {
         let name = kind.store().context("a consuming service has a store")?;
         let dir = options.dir.join(name);
-        Ok((kind, name, spawn_blocking(move || Redis::start_with(&dir, None, &[], lifetime))))
+        let settings = options.redis_settings.clone();
+        let start = move || {
+            let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+            Redis::start_with(&dir, None, &settings, lifetime)
+        };
+        Ok((kind, name, spawn_blocking(start)))
     };
     Kind::CONSUMERS.into_iter().map(start).collect()
 }
