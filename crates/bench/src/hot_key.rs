@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::cpu;
-use crate::sweep::median;
+use crate::curve::median;
 
 /// Conflicts in a row after which a turn is taken: the services' default.
 const TURN_AFTER: u32 = 2;
