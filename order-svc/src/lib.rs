@@ -134,6 +134,7 @@ async fn start(settings: &Settings, store: &Store, publisher: &Publisher) -> any
         inbox_topic: INBOX_TOPIC.to_owned(),
         results_topic: RESULTS_TOPIC.to_owned(),
         max_waiters: settings.max_waiters,
+        placement: settings.placement,
     };
     let (definition, inputs) = (settings.checkout_definition.clone(), settings.checkout_inputs.clone());
     let business = Checkouts { definition, inputs };

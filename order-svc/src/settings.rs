@@ -4,6 +4,7 @@ use clap::Parser;
 use event_stream::KafkaArgs;
 use redis_txn::RedisArgs;
 use service_kit::process::ProcessArgs;
+use starter::window::Placement;
 
 use crate::starting::Inputs;
 
@@ -38,6 +39,9 @@ pub struct Settings {
     /// Whether batch_init is served: on or off
     #[arg(long, env = "BATCH_INIT", default_value = "on", value_parser = batch_init)]
     pub batch_init: BatchInit,
+    /// Lanes of checkouts that start together: window (one for all) or hashed (one for each, by the hash of its saga's id; for measuring only)
+    #[arg(long, env = "PLACEMENT", default_value = "window", value_parser = placement)]
+    pub placement: Placement,
 }
 
 /// Whether `batch_init` is served.
@@ -65,6 +69,14 @@ fn batch_init(text: &str) -> Result<BatchInit, String> {
         "on" => Ok(BatchInit::On),
         "off" => Ok(BatchInit::Off),
         _ => Err("expected on or off".to_owned()),
+    }
+}
+
+fn placement(text: &str) -> Result<Placement, String> {
+    match text {
+        "window" => Ok(Placement::Window),
+        "hashed" => Ok(Placement::Hashed),
+        _ => Err("expected window or hashed".to_owned()),
     }
 }
 

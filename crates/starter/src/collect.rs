@@ -1,5 +1,6 @@
 //! Collects requests into windows and carries each through: one EXEC, then one batch of starts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::business::Business;
 use crate::lanes::Open;
 use crate::start::{Decided, Member, WindowOutcome, WindowTransaction};
 use crate::waiters::{Heard, StartError};
-use crate::window::{Rate, WINDOW_SAGAS};
+use crate::window::{Placement, Rate, WINDOW_SAGAS};
 use crate::{Shared, events, publish};
 
 /// Runs until the queue is closed and empty.
@@ -64,8 +65,18 @@ fn close<B: Business>(
     {
         spawn(shared, probe, vec![member], permit.clone());
     }
-    if !members.is_empty() {
-        spawn(shared, choice.lane, members, permit);
+    match shared.placement {
+        Placement::Window if members.is_empty() => {}
+        Placement::Window => spawn(shared, choice.lane, members, permit),
+        Placement::Hashed => {
+            let hashed = shared.lanes.hashed();
+            let mut by_lane: BTreeMap<Lane, Vec<_>> = BTreeMap::new();
+            for member in members {
+                by_lane.entry(hashed.lane(member.saga).unwrap_or(choice.lane)).or_default().push(member);
+            }
+            // One transaction per lane; the committer carries them in one EXEC as far as they wait together.
+            by_lane.into_iter().for_each(|(lane, members)| spawn(shared, lane, members, permit.clone()));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use saga_core::ids::{Lane, SagaId};
 use saga_core::starter::StarterLane;
 
-use crate::window::{Choice, Chooser, Health, Pace, SLOW_AFTER, WINDOW_SAGAS};
+use crate::window::{Choice, Chooser, Hashed, Health, Pace, SLOW_AFTER, WINDOW_SAGAS};
 
 /// A lane with this many pending sagas takes no more: by then something has stood still for long, and what is
 /// pending is held in memory.
@@ -35,7 +35,7 @@ struct Table {
     lanes: BTreeMap<Lane, LaneState>,
     chooser: Chooser,
     pace: Pace,
-    /// Kept between choices, so that a choice allocates nothing.
+    /// Those of the last choice; kept, so that a choice allocates nothing.
     candidates: Vec<(Lane, Health)>,
 }
 
@@ -74,6 +74,11 @@ impl Lanes {
         candidates.clear();
         candidates.extend(lanes.iter().filter_map(|(lane, state)| Some((*lane, health(state, now)?))));
         chooser.choose(candidates, now)
+    }
+
+    /// The candidates of the last choice, for sagas that do not stay together.
+    pub fn hashed(&self) -> Hashed {
+        Hashed::new(&self.table().candidates)
     }
 
     /// Remembers a pending saga; false when the lane is not served here (any more).

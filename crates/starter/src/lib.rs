@@ -37,6 +37,7 @@ pub use crate::results::ResultsRunner;
 use crate::start::Member;
 use crate::waiters::Waiters;
 pub use crate::waiters::{Heard, Shed, StartError, Waiter};
+use crate::window::Placement;
 
 /// Requests that wait to be collected into a window: a few windows' worth. When it is full, requests are shed.
 const MAX_QUEUED: usize = 1_024;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub results_topic: String,
     /// Most requests that wait at once.
     pub max_waiters: usize,
+    /// Whether the sagas of a window stay together.
+    pub placement: Placement,
 }
 
 /// Time between two looks at what is pending, for the metrics.
@@ -78,6 +81,7 @@ pub(crate) struct Shared<B: Business> {
     results_topic: Arc<str>,
     store: Store,
     publisher: Publisher,
+    placement: Placement,
     lanes: Lanes,
     waiters: Waiters<B::Answer>,
     windows: Arc<Semaphore>,
@@ -107,6 +111,7 @@ impl<B: Business> Starter<B> {
             results_topic: settings.results_topic.into(),
             store,
             publisher,
+            placement: settings.placement,
             lanes: Lanes::default(),
             waiters: Waiters::new(settings.max_waiters),
             windows: Arc::new(Semaphore::new(MAX_WINDOWS_IN_FLIGHT)),

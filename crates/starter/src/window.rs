@@ -1,9 +1,10 @@
 //! How long sagas wait for company, and on which lane they go: pure policy, time arrives as an argument.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use saga_core::ids::Lane;
+use saga_core::ids::{Lane, SagaId};
 
 /// Most sagas in one window: one EXEC, one produce request. Larger ones gain nothing measurable and delay the first.
 pub const WINDOW_SAGAS: usize = 64;
@@ -81,6 +82,15 @@ pub enum Health {
     Slow,
 }
 
+/// Whether the sagas of a window stay together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// All of them go on one lane, so every hop gets them in one batch.
+    Window,
+    /// Each goes on the lane that its id hashes to. For measuring only: what staying together is worth.
+    Hashed,
+}
+
 /// Where the members of one window go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -134,8 +144,34 @@ impl Chooser {
     }
 }
 
+/// The lanes that sagas are hashed to: the healthy ones, or all when none is.
+#[derive(Debug)]
+pub struct Hashed {
+    lanes: Vec<Lane>,
+}
+
+impl Hashed {
+    /// The same candidates as [`Chooser::choose`] has.
+    pub fn new(lanes: &[(Lane, Health)]) -> Self {
+        let is_any_good = lanes.iter().any(|(_, health)| *health == Health::Good);
+        let fits = |health: Health| !is_any_good || health == Health::Good;
+        Self { lanes: lanes.iter().filter(|(_, health)| fits(*health)).map(|(lane, _)| *lane).collect() }
+    }
+
+    /// The lane of this saga; `None` when there is no candidate.
+    pub fn lane(&self, saga: SagaId) -> Option<Lane> {
+        // The same in every process of the same build, and an id begins with the time: its bits alone are no hash.
+        let mut hasher = DefaultHasher::new();
+        saga.hash(&mut hasher);
+        let place = hasher.finish().checked_rem(self.lanes.len() as u64)?;
+        self.lanes.get(usize::try_from(place).ok()?).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn all_good(count: u32) -> Vec<(Lane, Health)> {
@@ -223,5 +259,24 @@ mod tests {
         let used: Vec<_> = (0..4).map(|_| chooser.choose(&lanes, Instant::now()).unwrap().lane.0).collect();
         assert_eq!(used, [0, 1, 2, 3]);
         assert_eq!(chooser.choose(&[], Instant::now()), None);
+    }
+
+    #[test]
+    fn hashed_sagas_spread_over_the_healthy_lanes_and_each_keeps_its_own() {
+        let mut lanes = all_good(8);
+        lanes[3].1 = Health::Slow;
+        let hashed = Hashed::new(&lanes);
+        let mut used = BTreeMap::new();
+        for number in 0..7_000 {
+            let saga = SagaId(Uuid::from_u128(number));
+            let lane = hashed.lane(saga).unwrap();
+            assert_eq!(Hashed::new(&lanes).lane(saga), Some(lane));
+            *used.entry(lane).or_insert(0) += 1;
+        }
+        assert!(used.len() == 7 && !used.contains_key(&Lane(3)), "{used:?}");
+        assert!(used.values().all(|count| (800..1_200).contains(count)), "{used:?}");
+        let slow = Hashed::new(&[(Lane(5), Health::Slow)]);
+        assert_eq!(slow.lane(SagaId(Uuid::nil())), Some(Lane(5)), "when all are slow all are used");
+        assert_eq!(Hashed::new(&[]).lane(SagaId(Uuid::nil())), None);
     }
 }

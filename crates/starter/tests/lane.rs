@@ -1,6 +1,6 @@
 //! Windows and result loops on a real Redis and a real Kafka: what starts, ends and is told, whatever fails in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use redis_txn::{CommitError, Store, Unread, View};
 use saga_core::ids::{Ordinal, SagaId, TraceContext};
 use saga_core::record::{InboxEvent, ResultRecord, SagaOutcome, SagaResult, Start};
 use saga_core::starter::StarterLane;
+use starter::window::{Hashed, Health, Placement};
 use starter::{Application, Business, Decision, Heard, Plan, Settings, StartError, Starter, Waiter};
 use uuid::Uuid;
 
@@ -183,12 +184,17 @@ impl Stage {
 
     /// Starts a process and waits until its lanes take starts.
     async fn process(&self, brokers_of_starts: &str) -> Process {
+        self.process_placing(Placement::Window, brokers_of_starts).await
+    }
+
+    async fn process_placing(&self, placement: Placement, brokers_of_starts: &str) -> Process {
         let publisher = Publisher::new(&KafkaSettings::new(brokers_of_starts, self.name)).unwrap();
         let settings = Settings {
             name: self.name.to_owned(),
             inbox_topic: format!("{}.inbox", self.name),
             results_topic: format!("{}.results", self.name),
             max_waiters: 100,
+            placement,
         };
         let store_id = self.store.id().await.unwrap();
         let starter = Starter::new(settings, self.things.clone(), self.store.clone(), store_id, publisher);
@@ -317,6 +323,29 @@ async fn the_next_owner_sends_what_is_pending_and_applies_its_end() {
     expected.sort_unstable();
     assert_eq!(started, expected, "same ids, each once");
     stage.end(vec![second]).await;
+}
+
+/// One thread: all requests are queued before the first window begins, so they are in it together.
+#[tokio::test]
+async fn the_sagas_of_a_window_stay_together_unless_they_are_hashed() {
+    for (name, placement) in [("together", Placement::Window), ("hashed", Placement::Hashed)] {
+        let stage = Stage::set(name).await;
+        stage.orchestrator.answers.store(true, Ordering::Relaxed);
+        let process = stage.process_placing(placement, &stage.kafka.brokers).await;
+        let mut waiters: Vec<_> = (0..20).map(|number| process.start(&number.to_string())).collect();
+        for waiter in &mut waiters {
+            assert!(matches!(heard(waiter).await, Heard::Ended(_)));
+        }
+        let starts = stage.orchestrator.starts.lock().unwrap().clone();
+        let used: BTreeSet<Lane> = starts.iter().map(|start| start.ordinal.lane).collect();
+        let hashed = Hashed::new(&[0, 1, 2].map(|lane| (Lane(lane), Health::Good)));
+        let is_hashed = starts.iter().all(|start| hashed.lane(start.saga) == Some(start.ordinal.lane));
+        let expected = (placement == Placement::Window, placement == Placement::Hashed);
+        assert_eq!((used.len() == 1, is_hashed), expected, "{name}: {used:?}");
+        assert_eq!((starts.len(), stage.pending().await, process.starter.pending()), (20, 0, 0));
+        drop(waiters);
+        stage.end(vec![process]).await;
+    }
 }
 
 /// One thread: all requests are queued before the first window begins, so they are in it together.
