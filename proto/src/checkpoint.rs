@@ -96,9 +96,7 @@ pub fn encode_definitions(definitions: &[Arc<Definition>]) -> Bytes {
 pub fn decode_definitions(bytes: &[u8]) -> Result<Vec<Arc<Definition>>, DecodeError> {
     let stored: wire::StoredDefinitions = parse(DEFINITIONS, bytes)?;
     let read = |text: &String| {
-        Definition::parse("stored definition", text)
-            .map(Arc::new)
-            .map_err(|cause| malformed(DEFINITIONS, cause.to_string()))
+        Definition::parse_shared("stored definition", text).map_err(|cause| malformed(DEFINITIONS, cause.to_string()))
     };
     stored.texts.iter().map(read).collect()
 }

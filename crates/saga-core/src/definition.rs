@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod hash;
+mod shared;
 mod yaml;
 
 use std::fmt;

@@ -1,7 +1,5 @@
 //! A definition becomes the lane's active one, and the starts that waited for it run.
 
-use std::sync::Arc;
-
 use super::{At, Verdict};
 use crate::definition::Definition;
 use crate::effect::{Alarm, Effect, Ignored};
@@ -10,8 +8,8 @@ use crate::lane::{LaneState, MAX_DEFINITIONS};
 
 impl LaneState {
     pub(super) fn activate(&mut self, text: &str, at: At, effects: &mut Vec<Effect>) -> Verdict {
-        let definition = match Definition::parse("activation", text) {
-            Ok(definition) => Arc::new(definition),
+        let definition = match Definition::parse_shared("activation", text) {
+            Ok(definition) => definition,
             Err(error) => {
                 effects.push(Effect::Alarm(Alarm::DefinitionInvalid(error.to_string())));
                 return Err(Ignored::DefinitionInvalid);
