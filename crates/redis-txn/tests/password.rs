@@ -96,8 +96,9 @@ async fn no_log_and_no_error_shows_the_password() {
     let writer = log.clone();
     let everything =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    // For this thread, on which everything of this test runs.
-    let _guard = tracing::subscriber::set_default(everything);
+    // For all threads, so what the tests beside this one log is looked at too: `tracing` asks a subscriber of one thread
+    // about a line once, and may do so on a thread that has none.
+    tracing::subscriber::set_global_default(everything).unwrap();
     let server = Server::start();
     let mut foreign = server.foreign().await;
     let refused = Store::connect(with(&server, Password::new(CANARY))).await.err().expect("it has no password");
