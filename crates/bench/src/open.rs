@@ -17,6 +17,15 @@ use crate::tally::{Ended, Tally};
 /// it can be seen refusing, and fewer than the connections that it takes.
 const MAX_CONNECTIONS: usize = 8000;
 
+/// What becomes of arrivals that still wait for a connection when the last one has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// They are sent: a stall of the system hides nothing.
+    WorkOff,
+    /// They are never sent, and counted: a generator that is behind does not go on with an overload that is over.
+    Leave,
+}
+
 /// What the checkouts of one phase share.
 struct Loop {
     authority: Arc<str>,
@@ -34,6 +43,7 @@ pub async fn run(
     rate: f64,
     time: Duration,
     orders: &Arc<Orders>,
+    backlog: Backlog,
 ) -> anyhow::Result<(Tally, Duration)> {
     let begin = Instant::now();
     let shared = Arc::new(Loop {
@@ -46,6 +56,10 @@ pub async fn run(
     let mut under_way = JoinSet::new();
     let arrivals = (rate * time.as_secs_f64()).floor() as u64;
     for arrival in 0..arrivals {
+        if backlog == Backlog::Leave && begin.elapsed() > time {
+            shared.tally().unsent += arrivals - arrival;
+            break;
+        }
         let due = begin + Duration::from_secs_f64(arrival as f64 / rate);
         if Instant::now() < due {
             tokio::time::sleep_until(due.into()).await;
@@ -58,6 +72,9 @@ pub async fn run(
         while under_way.try_join_next().is_some() {}
     }
     let elapsed = begin.elapsed();
+    if backlog == Backlog::Leave {
+        shared.free.close();
+    }
     while under_way.join_next().await.is_some() {}
     let shared = Arc::into_inner(shared).context("all checkouts have ended")?;
     Ok((shared.tally.into_inner().unwrap_or_else(PoisonError::into_inner), elapsed))
@@ -65,8 +82,10 @@ pub async fn run(
 
 impl Loop {
     async fn one(self: Arc<Self>, fresh: Fresh, due: Instant) {
-        // The semaphore is never closed.
-        let _permit = self.free.acquire().await;
+        let Ok(_permit) = self.free.acquire().await else {
+            self.tally().unsent += 1;
+            return;
+        };
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(Client::is_usable);
         let connected = match idle {
             Some(client) => Ok(client),

@@ -1,8 +1,9 @@
 //! What is left of the throughput when far more arrives than can be done, and how soon all of it is back.
 //!
 //! First a closed loop finds the peak. Then checkouts arrive at multiples of it, whatever the answers are; after each,
-//! for a while, they arrive at a rate that the system can carry. That begins when the last arrival of the overload has been
-//! answered; the time to work these off counts as not yet back.
+//! for a while, they arrive at a rate that the system can carry. That begins when everything that was sent has been
+//! answered; the time until then counts as not yet back. What the generator had no connection left to send when the
+//! overload ended is never sent.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub struct Args {
 struct Bout {
     factor: f64,
     overload: Phase,
+    /// Arrivals that were never sent.
+    unsent: u64,
     /// From the last arrival to the last answer.
     worked_off: Duration,
     afterwards: Phase,
@@ -55,11 +58,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let mut bouts = Vec::new();
     for factor in args.factors.iter().copied() {
         let begun = Instant::now();
-        let overload = course.phase(Load::Rate(factor * peak.per_second()), seconds).await?;
+        let (overload, unsent) = course.overload(factor * peak.per_second(), seconds).await?;
         let worked_off = begun.elapsed().saturating_sub(Duration::from_secs_f64(overload.seconds));
         let load = Load::Rate(AFTERWARDS * peak.per_second());
         let afterwards = course.phase(load, Duration::from_secs(AFTERWARDS_S)).await?;
-        bouts.push(Bout { factor, overload, worked_off, afterwards });
+        bouts.push(Bout { factor, overload, unsent, worked_off, afterwards });
     }
     println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
     print!("{}", table(&peak, &bouts));
@@ -71,12 +74,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn table(peak: &Phase, bouts: &[Bout]) -> String {
     let mut text = String::from(
-        "overload   offered/s   decided/s   of peak   429/s   5xx   p99 ms of the decided   generator's cores   back after\n",
+        "overload      sent/s   unsent/s   decided/s   of peak   429/s   5xx   p99 ms of the decided   generator's cores   back after\n",
     );
-    for Bout { factor, overload, worked_off, afterwards } in bouts {
-        // The generator may fall behind: what counts is what it did send.
+    for Bout { factor, overload, unsent, worked_off, afterwards } in bouts {
         let ended = overload.paid + overload.refused + overload.unknown;
-        let offered = (ended + overload.shed) as f64 / overload.seconds;
+        let sent = (ended + overload.shed) as f64 / overload.seconds;
         let generator = overload.cpu_us.get("generator").copied().unwrap_or(f64::NAN);
         let cores = generator / 1e6 * ended as f64 / overload.seconds;
         let back = back_after_s(afterwards, AFTERWARDS * peak.per_second());
@@ -87,7 +89,8 @@ fn table(peak: &Phase, bouts: &[Bout]) -> String {
         // Infallible: it writes into a String.
         let _ = writeln!(
             text,
-            "{factor:>7.1}x {offered:>11.0} {:>11.0} {:>9.2} {:>7.0} {:>5} {:>23.0} {cores:>19.2} {back:>12}",
+            "{factor:>7.1}x {sent:>11.0} {:>10.0} {:>11.0} {:>9.2} {:>7.0} {:>5} {:>23.0} {cores:>19.2} {back:>12}",
+            *unsent as f64 / overload.seconds,
             overload.per_second(),
             overload.per_second() / peak.per_second(),
             overload.shed as f64 / overload.seconds,
@@ -138,10 +141,16 @@ mod tests {
         overload.shed = 11_000;
         let text = table(
             &peak,
-            &[Bout { factor: 2.0, overload, worked_off: Duration::from_millis(1_300), afterwards: phase(&[700; 10]) }],
+            &[Bout {
+                factor: 2.0,
+                overload,
+                unsent: 30,
+                worked_off: Duration::from_millis(1_300),
+                afterwards: phase(&[700; 10]),
+            }],
         );
         let line: Vec<&str> = text.lines().nth(1).expect("a line").split_whitespace().collect();
-        assert_eq!(line[..5], ["2.0x", "2000", "900", "0.90", "1100"]);
+        assert_eq!(line[..6], ["2.0x", "2000", "3", "900", "0.90", "1100"]);
         assert_eq!(line[line.len() - 2..], ["1.3", "s"]);
     }
 }

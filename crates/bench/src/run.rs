@@ -12,6 +12,7 @@ use crate::audit::{self, Told, Verdict};
 use crate::client::Orders;
 use crate::cpu::{self, Snapshot};
 use crate::fsync::Fsync;
+use crate::open::Backlog;
 use crate::result::{Load, Phase, Run};
 use crate::scenario::{Goods, Scenario};
 use crate::tally::Tally;
@@ -165,7 +166,7 @@ impl Course {
 
     /// Load that is not measured.
     pub async fn warm_up(&mut self, time: Duration) -> anyhow::Result<()> {
-        let (tally, elapsed) = self.load(Load::Connections(WARM_UP_CONNECTIONS), time).await?;
+        let (tally, elapsed) = self.load(Load::Connections(WARM_UP_CONNECTIONS), time, Backlog::WorkOff).await?;
         println!("warm-up: {} paid in {:.1} s", tally.paid, elapsed.as_secs_f64());
         self.told.add(tally);
         Ok(())
@@ -173,9 +174,18 @@ impl Course {
 
     /// One measured phase.
     pub async fn phase(&mut self, load: Load, time: Duration) -> anyhow::Result<Phase> {
+        self.measure(load, time, Backlog::WorkOff).await.map(|(phase, _)| phase)
+    }
+
+    /// More than can be done, and how many of the arrivals were never sent.
+    pub async fn overload(&mut self, rate: f64, time: Duration) -> anyhow::Result<(Phase, u64)> {
+        self.measure(Load::Rate(rate), time, Backlog::Leave).await
+    }
+
+    async fn measure(&mut self, load: Load, time: Duration, backlog: Backlog) -> anyhow::Result<(Phase, u64)> {
         let before = Snapshot::take(&self.processes());
         let stages_before = self.stages().await?;
-        let (tally, elapsed) = self.load(load, time).await?;
+        let (tally, elapsed) = self.load(load, time, backlog).await?;
         let stages_after = self.stages().await?;
         let used_s = Snapshot::take(&self.processes()).since(&before);
         ensure!(!tally.ran_dry, "the fresh orders were used up before the time was over: raise --orders");
@@ -185,15 +195,16 @@ impl Course {
         if let (Some(before), Some(after)) = (stages_before, stages_after) {
             phase.stages_us = after.since(&before, &phase);
         }
+        let unsent = tally.unsent;
         self.told.add(tally);
-        Ok(phase)
+        Ok((phase, unsent))
     }
 
-    async fn load(&self, load: Load, time: Duration) -> anyhow::Result<(Tally, Duration)> {
+    async fn load(&self, load: Load, time: Duration, backlog: Backlog) -> anyhow::Result<(Tally, Duration)> {
         let shown = tokio::spawn(show(load, Arc::clone(&self.orders)));
         let outcome = match load {
             Load::Connections(connections) => closed::run(&self.authority, connections, time, &self.orders).await,
-            Load::Rate(rate) => open::run(&self.authority, rate, time, &self.orders).await,
+            Load::Rate(rate) => open::run(&self.authority, rate, time, &self.orders, backlog).await,
         };
         shown.abort();
         // Aborting is its only end; afterwards nobody moves the line.

@@ -58,6 +58,8 @@ pub struct Tally {
     pub shed: u64,
     /// Answers 5xx and broken connections.
     pub unknown: u64,
+    /// Arrivals that were never sent.
+    pub unsent: u64,
     /// Paid or refused before the phase's end.
     pub in_time: u64,
     /// By the second of the answer.
@@ -83,6 +85,7 @@ impl Tally {
             refused: 0,
             shed: 0,
             unknown: 0,
+            unsent: 0,
             in_time: 0,
             seconds: Vec::new(),
             paid_orders: Vec::new(),
