@@ -30,6 +30,8 @@ pub struct KafkaOptions {
     pub controller_port: Option<u16>,
     /// Largest heap of the Java machine, MiB.
     pub heap_mb: u32,
+    /// More options of the Java machine.
+    pub java_options: Vec<String>,
     /// Its number in the cluster, from 1.
     pub node: u32,
     /// Controller ports of all brokers of the cluster, in the order of their numbers; empty if it is alone.
@@ -59,6 +61,7 @@ impl Default for KafkaOptions {
             port: None,
             controller_port: None,
             heap_mb: 512,
+            java_options: Vec::new(),
             node: 1,
             voters: Vec::new(),
             listeners: Vec::new(),
@@ -187,7 +190,8 @@ fn write_configuration(dir: &Path, port: u16, controller_port: u16, options: &Ka
 }
 
 fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: &KafkaOptions) -> ProcessSpec {
-    let args: Vec<OsString> = vec![
+    let mut args: Vec<OsString> = options.java_options.iter().map(OsString::from).collect();
+    args.extend([
         format!("-Xmx{}m", options.heap_mb).into(),
         "-Xms128m".into(),
         "-XX:+UseSerialGC".into(),
@@ -199,7 +203,7 @@ fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: 
         class_path.into(),
         "kafka.Kafka".into(),
         configuration.into(),
-    ];
+    ]);
     ProcessSpec {
         name: format!("Kafka on port {port}"),
         program: PathBuf::from("java"),

@@ -76,7 +76,8 @@ share.coordinator.state.topic.min.isr=1
 ";
 
 /// Three brokers. All of them end together when a stack does, and the last ones would wait for a quorum that is gone: so
-/// they do not ask for leave before they end.
+/// they do not ask for leave before they end. Each fetch of a follower costs both sides something for every partition it
+/// asks for, and at a quiet hour it brings one record: so the partitions are spread over several.
 const CLUSTER_SETTINGS: &str = "\
 offsets.topic.replication.factor=3
 transaction.state.log.replication.factor=3
@@ -85,6 +86,7 @@ share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
 default.replication.factor=3
 min.insync.replicas=2
+num.replica.fetchers=8
 controlled.shutdown.enable=false
 ";
 
