@@ -15,8 +15,10 @@ use crate::plan::{Fault, Field, Plan, REPLICATED, Struck, on_detour, with_clock}
 use crate::remains::{self, Keys, Memories};
 use crate::strike::Target;
 
-/// Load before the first fault: the JVM compiles, and every lane has had a saga.
+/// Load before the first fault, at least: every lane has had a saga.
 const WARM_UP: Duration = Duration::from_secs(10);
+/// The same, at most: while the Java machines compile, three of them take more than two processors have.
+const MAX_WARM_UP: Duration = Duration::from_secs(120);
 /// Load after the last fault: what was struck last must be seen to work again.
 const COOL_DOWN: Duration = Duration::from_secs(5);
 /// Everything has ended within this time after the last fault, or it is a finding.
@@ -48,7 +50,7 @@ pub struct Campaign {
 impl Campaign {
     /// Orders at hand: more than can be asked for.
     fn orders(&self) -> u64 {
-        let time = WARM_UP + self.field.lasts + SPARE_TIME;
+        let time = MAX_WARM_UP + self.field.lasts + SPARE_TIME;
         time.as_secs() * u64::from(self.rate_per_s)
     }
 }
@@ -138,7 +140,7 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
         let (crowd, rate_per_s, at_once) = (crowd.clone(), campaign.rate_per_s, campaign.at_once);
         async move { crowd.run(rate_per_s, at_once).await }
     });
-    let faults = faults(campaign, target, &at, goods, began).await;
+    let faults = faults(campaign, target, &at, goods, &crowd, began).await;
     crowd.stop();
     load.await.context("the load")??;
     let (before, struck) = faults?;
@@ -168,16 +170,30 @@ async fn faults(
     target: &Target,
     at: &Addresses,
     goods: Goods,
+    crowd: &Crowd,
     began: Instant,
 ) -> anyhow::Result<(Before, Vec<Struck>)> {
-    tokio::time::sleep(WARM_UP).await;
+    warm_up(crowd, began).await;
     let before = Before { goods, keys: remains::keys(at)?, memory: memory(target).await? };
     let struck = tokio::select! {
-        struck = strike_all(campaign, target, began) => struck?,
+        struck = strike_all(campaign, target, began, began.elapsed() + campaign.field.lasts) => struck?,
         failed = revive_all(target, began) => return Err(failed),
     };
     tokio::time::sleep(COOL_DOWN).await;
     Ok((before, struck))
+}
+
+/// Until the system keeps up with the load.
+async fn warm_up(crowd: &Crowd, began: Instant) {
+    tokio::time::sleep(WARM_UP).await;
+    while !crowd.is_calm() {
+        if began.elapsed() > MAX_WARM_UP {
+            println!("{:>7.1} s  the load is not carried; faults begin all the same", began.elapsed().as_secs_f64());
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    println!("{:>7.1} s  the load is carried", began.elapsed().as_secs_f64());
 }
 
 /// How it was before the first fault; the goods, before the first client.
@@ -220,11 +236,17 @@ async fn memory(target: &Target) -> anyhow::Result<Memories> {
     measured.map(memory).collect()
 }
 
-async fn strike_all(campaign: &Campaign, target: &Target, began: Instant) -> anyhow::Result<Vec<Struck>> {
+/// Times count from `began`; no fault begins after `until`.
+async fn strike_all(
+    campaign: &Campaign,
+    target: &Target,
+    began: Instant,
+    until: Duration,
+) -> anyhow::Result<Vec<Struck>> {
     let now_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut all = Vec::new();
     for (fault, Fault { strikes, quiet }) in Plan::new(campaign.seed, campaign.field).enumerate() {
-        if began.elapsed() > WARM_UP + campaign.field.lasts {
+        if began.elapsed() > until {
             break;
         }
         let struck = strikes.into_iter().map(async |strike| {

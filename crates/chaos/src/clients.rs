@@ -31,6 +31,10 @@ const POOR_CREDIT: u64 = 3;
 const TRIES: u32 = 4;
 /// Pause before it asks again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Load counts as carried when of the last so many milliseconds' answers …
+const CALM_WINDOW_MS: u64 = 5_000;
+/// … nine of ten came within this time after the request.
+const CALM_MS: u64 = 1_000;
 /// Every so many checkouts is asked for twice at once.
 const DOUBLE_OF: u64 = 10;
 
@@ -108,6 +112,11 @@ impl Crowd {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the system keeps up with the load.
+    pub fn is_calm(&self) -> bool {
+        is_calm(&self.history.lock().unwrap_or_else(PoisonError::into_inner), self.now_ms())
+    }
+
     /// Whether every order has been taken.
     pub fn ran_dry(&self) -> bool {
         self.next_order.load(Ordering::Relaxed) >= self.orders
@@ -142,5 +151,29 @@ impl Crowd {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The history is in the order of the answers.
+fn is_calm(history: &[Told], now_ms: u64) -> bool {
+    let since_ms = now_ms.saturating_sub(CALM_WINDOW_MS);
+    let recent = &history[history.partition_point(|told| told.done_ms < since_ms)..];
+    let soon = recent.iter().filter(|told| told.done_ms - told.sent_ms <= CALM_MS).count();
+    !recent.is_empty() && soon * 10 >= recent.len() * 9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_calm_when_nine_of_ten_are_answered_soon() {
+        let told = |done_ms, took_ms| Told { order: 0, sent_ms: done_ms - took_ms, done_ms, status: Some(200) };
+        let with_late =
+            |late| (0..20).map(|at| told(7_000 + at, if at < late { 1_001 } else { 100 })).collect::<Vec<_>>();
+        assert!(is_calm(&with_late(2), 10_000) && !is_calm(&with_late(3), 10_000));
+        let early = [vec![told(4_999, 4_000); 9], with_late(0)].concat();
+        assert!(is_calm(&early, 10_000), "what was answered long ago does not count");
+        assert!(!is_calm(&early, 20_000) && !is_calm(&[], 0), "no answer is no good answer");
     }
 }

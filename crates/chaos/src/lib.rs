@@ -12,6 +12,7 @@ pub mod clients;
 mod clock;
 pub mod collect;
 mod forwarder;
+pub mod history;
 pub mod plan;
 mod remains;
 pub mod report;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chaos::campaign::{self, Campaign, Verdict};
 use chaos::plan::{Field, Plan};
-use chaos::report;
+use chaos::{history, report};
 use clap::Parser;
 use stack::Progress;
 
@@ -73,6 +73,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let outcome = campaign::run(&campaign, &Progress::for_people()).await?;
     println!("\nSeed {}.\n\n{}", args.seed, report::markdown(&outcome));
+    let history = args.dir.join("history.csv");
+    std::fs::write(&history, history::csv(&outcome.evidence))
+        .with_context(|| format!("write {}", history.display()))?;
+    println!("every request: {}", history.display());
     Ok(match outcome.verdict {
         Verdict::Passed => ExitCode::SUCCESS,
         Verdict::Failed(_) | Verdict::Unknown(_) => {
