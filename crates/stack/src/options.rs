@@ -42,6 +42,8 @@ pub struct StackOptions {
     pub brokers: u32,
     /// How many of each service, the gateway apart.
     pub replicas: u32,
+    /// How many gateways; the stack puts nothing before them, so clients choose one.
+    pub gateways: u32,
     /// How many more of each are known to the others and not started: see [`Stack::start_spare`](crate::Stack::start_spare).
     pub spares: u32,
     /// Names of services whose connections to Redis and Kafka lead over ports at which somebody else forwards them: see
@@ -49,7 +51,7 @@ pub struct StackOptions {
     pub detours: Vec<String>,
     /// Whether earlier data counts.
     pub data: Data,
-    /// Port of the gateway; a free one if `None`.
+    /// Port of the first gateway; a free one if `None`.
     pub gateway_port: Option<u16>,
     /// Whether it goes on when this process ends.
     pub lifetime: Lifetime,
@@ -77,6 +79,7 @@ impl StackOptions {
             partitions: DEFAULT_PARTITIONS,
             brokers: 1,
             replicas: 1,
+            gateways: 1,
             spares: 0,
             detours: Vec::new(),
             data: Data::Keep,

@@ -119,11 +119,13 @@ pub fn services(
             plans.push(plan(options, servers, kind, replica, free_port()?, free_port()?));
         }
     }
-    let gateway_port = match options.gateway_port {
-        Some(port) => port,
-        None => free_port()?,
-    };
-    plans.push(plan(options, servers, Kind::Gateway, 1, gateway_port, free_port()?));
+    for gateway in 1..=options.gateways {
+        let port = match options.gateway_port {
+            Some(port) if gateway == 1 => port,
+            _ => free_port()?,
+        };
+        plans.push(plan(options, servers, Kind::Gateway, gateway, port, free_port()?));
+    }
     let upstreams = |kind: Kind| {
         let all = plans.iter().filter(|plan| plan.kind == kind).map(|plan| address(plan.port));
         all.collect::<Vec<_>>().join(",")
@@ -150,7 +152,7 @@ fn plan(
     admin_port: u16,
 ) -> ServicePlan {
     let name = match kind {
-        Kind::Gateway => kind.name().to_owned(),
+        Kind::Gateway if replica == 1 => kind.name().to_owned(),
         _ => format!("{}-{replica}", kind.name()),
     };
     let mut envs = vec![
@@ -172,7 +174,8 @@ fn plan(
     let own = options.own_envs.iter().filter(|(service, ..)| *service == name);
     envs.extend(own.map(|(_, key, value)| (key.clone(), value.clone())));
     let log_file = options.dir.join("logs").join(format!("{name}.log"));
-    ServicePlan { name, kind, port, admin_port, envs, log_file, is_spare: replica > options.replicas }
+    let is_spare = kind != Kind::Gateway && replica > options.replicas;
+    ServicePlan { name, kind, port, admin_port, envs, log_file, is_spare }
 }
 
 impl Detour {
@@ -250,6 +253,16 @@ mod tests {
             assert_eq!(all.len(), 2);
             assert_eq!(env(gateway, key), Some(all.join(",").as_str()));
         }
+    }
+
+    #[test]
+    fn more_gateways_know_the_same_replicas_and_are_no_spares() {
+        let plans = plans_of(|options| options.gateways = 2, Vec::new());
+        let gateways: Vec<&ServicePlan> = plans.iter().filter(|plan| plan.kind == Kind::Gateway).collect();
+        let [first, second] = gateways.as_slice() else { panic!("{gateways:?}") };
+        assert_eq!((first.name.as_str(), second.name.as_str()), ("gateway", "gateway-2"));
+        assert!(first.port == 8000 && second.port != 8000 && !second.is_spare);
+        assert_eq!(env(first, "ORDER_UPSTREAMS"), env(second, "ORDER_UPSTREAMS"));
     }
 
     #[test]

@@ -136,9 +136,15 @@ impl Stack {
         dead.collect()
     }
 
-    /// Where the shop is: `http://127.0.0.1:<port>`.
+    /// Where the shop is: `http://127.0.0.1:<port>` of the first gateway.
     pub fn gateway_url(&self) -> &str {
         &self.gateway_url
+    }
+
+    /// Name and URL of every gateway.
+    pub fn gateways(&self) -> Vec<(String, String)> {
+        let gateways = self.parts.iter().filter(|part| part.kind == Kind::Gateway);
+        gateways.map(|part| (part.name.clone(), format!("http://{}", part.address))).collect()
     }
 
     /// All processes, in the order they were started.
@@ -260,7 +266,7 @@ impl Stack {
             log_file: plan.log_file.clone(),
             lifetime: self.options.lifetime,
         };
-        if plan.kind == Kind::Gateway {
+        if plan.kind == Kind::Gateway && self.gateway_url.is_empty() {
             self.gateway_url = format!("http://{}", address(plan.port));
         }
         self.parts.push(Part {
@@ -297,7 +303,8 @@ fn info(part: &Part) -> ProcessInfo {
 
 /// What can be known to fail is refused before anything runs.
 fn prepare(mut options: StackOptions) -> anyhow::Result<StackOptions> {
-    anyhow::ensure!(options.partitions > 0 && options.replicas > 0, "partitions and replicas must be at least 1");
+    let least = options.partitions.min(options.replicas).min(options.gateways);
+    anyhow::ensure!(least > 0, "partitions, replicas and gateways must be at least 1");
     anyhow::ensure!(matches!(options.brokers, 1 | 3), "a stack has 1 broker or 3, not {}", options.brokers);
     if options.data == Data::Forget {
         servers::forget(&options.dir)?;

@@ -28,7 +28,7 @@ struct World {
 
 fn main() -> ExitCode {
     common::run(
-        |options| options.replicas = 2,
+        |options| (options.replicas, options.gateways) = (2, 2),
         |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),
         vec![

@@ -1,7 +1,8 @@
 //! A rolling restart under load: SIGTERM, the end of the process, a new one, ready; one replica after the other.
 //! Whoever checks out meanwhile gets the answer that he would have got, and no other.
 //!
-//! Not of the gateway: the stack has one, and clients cannot connect while it is away.
+//! There are two gateways, and clients use one of them: they are told to use the other before the one that they use is
+//! restarted, as a load balancer would be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,15 +29,23 @@ const END_DEADLINE: Duration = Duration::from_secs(40);
 struct Course {
     over: AtomicBool,
     answered: AtomicUsize,
+    /// The gateway that clients use for what they begin, by its place among all.
+    used: AtomicUsize,
 }
 
 pub async fn restarts_of_all_services_go_unnoticed(world: Arc<World>) -> anyhow::Result<()> {
     world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
     let course = Arc::new(Course::default());
     let item = world.shop.create_item(3, 1_000_000).await?;
+    let gateways = world.stack.lock().await.gateways();
+    let shops: Vec<Shop> = gateways.iter().map(|(_, url)| Shop::new(url)).collect();
     let clients: Vec<_> =
-        (0..CLIENTS).map(|_| tokio::spawn(client(world.shop.clone(), item.clone(), Arc::clone(&course)))).collect();
-    let restarted = restart_all(&world, &course).await;
+        (0..CLIENTS).map(|_| tokio::spawn(client(shops.clone(), item.clone(), Arc::clone(&course)))).collect();
+    let restarted = async {
+        restart_services(&world, &course).await?;
+        restart_gateways(&world, &course, &gateways).await
+    };
+    let restarted = restarted.await;
     course.over.store(true, Ordering::Relaxed);
     let mut answers = BTreeMap::new();
     let mut sold = 0;
@@ -57,34 +66,54 @@ pub async fn restarts_of_all_services_go_unnoticed(world: Arc<World>) -> anyhow:
     Ok(())
 }
 
-async fn restart_all(world: &World, course: &Course) -> anyhow::Result<()> {
+async fn restart_services(world: &World, course: &Course) -> anyhow::Result<()> {
     for service in ["orchestrator", "order-svc", "stock-svc", "payment-svc"] {
         for replica in 1..=2 {
-            let name = format!("{service}-{replica}");
-            let before = course.answered.load(Ordering::Relaxed);
-            until("checkouts are answered", PATIENCE, async || {
-                (course.answered.load(Ordering::Relaxed) >= before + BETWEEN).then_some(())
-            })
-            .await?;
-            let mut stack = world.stack.lock().await;
-            let status = stack.terminate(&name, END_DEADLINE)?;
-            ensure!(status.success(), "{name} has not drained: {status}");
-            stack.restart(&name)?;
-            stack.wait_until_ready(&Progress::Silent).await?;
+            course.go_on().await?;
+            restart(world, &format!("{service}-{replica}")).await?;
         }
     }
     Ok(())
 }
 
+async fn restart_gateways(world: &World, course: &Course, gateways: &[(String, String)]) -> anyhow::Result<()> {
+    for (place, (name, _)) in gateways.iter().enumerate() {
+        course.used.store(place, Ordering::Relaxed);
+        course.go_on().await?;
+        // What has been begun there is finished there.
+        course.used.store((place + 1) % gateways.len(), Ordering::Relaxed);
+        restart(world, name).await?;
+    }
+    course.go_on().await
+}
+
+async fn restart(world: &World, name: &str) -> anyhow::Result<()> {
+    let mut stack = world.stack.lock().await;
+    let status = stack.terminate(name, END_DEADLINE)?;
+    ensure!(status.success(), "{name} has not drained: {status}");
+    stack.restart(name)?;
+    stack.wait_until_ready(&Progress::Silent).await
+}
+
+impl Course {
+    /// Waits until some more checkouts are answered.
+    async fn go_on(&self) -> anyhow::Result<()> {
+        let before = self.answered.load(Ordering::Relaxed);
+        let enough = async || (self.answered.load(Ordering::Relaxed) >= before + BETWEEN).then_some(());
+        until("checkouts are answered", PATIENCE, enough).await
+    }
+}
+
 /// Checks orders out until it is told to stop, every third of somebody who cannot pay; what each must answer, and what
 /// it did.
-async fn client(shop: Shop, item: String, course: Arc<Course>) -> anyhow::Result<Vec<(u16, u16)>> {
+async fn client(shops: Vec<Shop>, item: String, course: Arc<Course>) -> anyhow::Result<Vec<(u16, u16)>> {
     let mut answers = Vec::new();
     while !course.over.load(Ordering::Relaxed) {
         let (credit, expected) = if answers.len() % 3 == 2 { (2, 402) } else { (3, 200) };
-        let user = shop.create_user(credit).await.context("create a user")?;
-        let order = shop.create_order(&user, &[(&item, 1)]).await.context("create an order")?;
-        let answer = shop.checkout(&order).await.context("check out")?;
+        let shop = || &shops[course.used.load(Ordering::Relaxed)];
+        let user = shop().create_user(credit).await.context("create a user")?;
+        let order = shop().create_order(&user, &[(&item, 1)]).await.context("create an order")?;
+        let answer = shop().checkout(&order).await.context("check out")?;
         answers.push((expected, answer.status));
         course.answered.fetch_add(1, Ordering::Relaxed);
     }
