@@ -36,6 +36,9 @@ pub const MAX_SEQUENCE: u64 = u64::MAX - 1;
 pub const FIRST_FOLD_VERSION: u32 = 1;
 /// The highest version of the fold that this program knows.
 pub const SUPPORTED_FOLD_VERSION: u32 = 1;
+/// A version that no released program knows: tests adopt it, and it differs in one transition. Under it the starter hears of
+/// every undo at once, also after a refusal.
+pub const TRIAL_FOLD_VERSION: u32 = u32::MAX;
 
 /// The state of one lane after some record.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::At;
 use crate::definition::StepIndex;
 use crate::effect::{Alarm, Effect};
+use crate::lane::TRIAL_FOLD_VERSION;
 use crate::record::{Refusal, ResultRecord, Timer, UndoCause, UndoNotice};
 use crate::saga::{ActionState, Attention, AttentionCause, Deadline, Phase, Saga, StepState, UndoState, Undoing};
 
@@ -94,7 +95,7 @@ impl<'a> Turn<'a> {
         for state in &mut saga.steps {
             state.stop_waiting();
         }
-        if cause != UndoCause::Refused {
+        if cause != UndoCause::Refused || self.saga.fold_version == TRIAL_FOLD_VERSION {
             self.notify_of_undo();
         }
         self.issue_undos();

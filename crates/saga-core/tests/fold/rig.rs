@@ -9,7 +9,7 @@ use bytes::Bytes;
 use saga_core::effect::{Effect, Step};
 use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, TraceContext};
 use saga_core::invariants;
-use saga_core::lane::LaneState;
+use saga_core::lane::{LaneState, TRIAL_FOLD_VERSION};
 use saga_core::record::{
     DeadlineKind, InboxEvent, InboxRecord, OperatorAct, Outcome, Refusal, Reply, ResultRecord, SagaOutcome, SagaResult,
     Start, Timer,
@@ -44,7 +44,7 @@ pub(crate) fn start(sequence: u64, definition: &str, steps: &[String]) -> Start 
 }
 
 /// The version of the fold that a newer program would know, in tests that play one.
-pub(crate) const NEWER: u32 = 2;
+pub(crate) const NEWER: u32 = TRIAL_FOLD_VERSION;
 
 /// A lane and where its log stands.
 pub(crate) struct Rig {

@@ -676,6 +676,23 @@ fn a_saga_keeps_the_fold_version_that_it_started_under() {
 }
 
 #[test]
+fn a_version_that_differs_counts_for_the_sagas_that_start_under_it() {
+    let mut rig = Rig::run(CHECKOUT, "");
+    rig.state = rig.state.supporting(NEWER);
+    rig.play("start checkout -> do reserve");
+    assert_eq!(rig.tell(InboxEvent::FoldVersion(NEWER)), "");
+    rig.play(
+        "saga 1
+         start checkout     -> do reserve
+         refused reserve no -> tell undoing, undo reserve
+         undone reserve     -> ended Refused reserve no
+         saga 0
+         refused reserve no -> undo reserve
+         undone reserve     -> ended Refused reserve no",
+    );
+}
+
+#[test]
 fn a_record_is_folded_once() {
     let mut rig = Rig::run(CHECKOUT, "start checkout -> do reserve");
     let before = rig.state.clone();
