@@ -3,92 +3,16 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use clap::Parser;
+use common::program::Program;
 use common::{LANES, PATIENCE, Stack, eventually};
-use local_servers::free_port;
-use orchestrator::settings::Settings;
 use saga_core::ids::{Direction, SagaId};
 use saga_core::record::{InboxEvent, SagaOutcome};
 use serde_json::Value;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const OLD: u32 = 1;
 const NEW: u32 = 2;
-
-/// One orchestrator in this process, as a program that knows the fold up to some version.
-struct Program {
-    port: u16,
-    shutdown: CancellationToken,
-    running: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Program {
-    fn start(stack: &Stack, name: &str, supported: u32) -> Self {
-        let port = free_port().unwrap();
-        let settings = Settings::parse_from([
-            "orchestrator".to_owned(),
-            format!("--instance={name}"),
-            format!("--admin-listen=127.0.0.1:{port}"),
-            format!("--kafka-brokers={}", stack.kafka.brokers()),
-            format!("--partitions={LANES}"),
-            format!("--redis={}", stack.redis.address()),
-            format!("--definitions-dir={}", stack.definitions().display()),
-            "--checkpoint-interval-ms=100".to_owned(),
-        ]);
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(orchestrator::run_supporting(supported, settings, shutdown.clone()));
-        Self { port, shutdown, running }
-    }
-
-    fn ask(&self, verb: &str, path: &str) -> Option<(u16, Value)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
-        write!(stream, "{verb} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            .ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
-    }
-
-    /// The versions of the lanes that are folded here.
-    fn versions(&self) -> Option<Vec<(u32, u32)>> {
-        let (_, answer) = self.ask("GET", "/fold-version")?;
-        let version = |(lane, version): (&String, &Value)| Some((lane.parse().ok()?, version.as_u64()? as u32));
-        Some(answer["lanes"].as_object()?.iter().filter_map(version).collect())
-    }
-
-    async fn has(&self, count: u32) -> Vec<u32> {
-        let lanes = || self.versions().filter(|lanes| lanes.len() == count as usize);
-        let lanes = eventually(&format!("{count} lanes are folded on port {}", self.port), lanes).await;
-        lanes.into_iter().map(|(lane, _)| lane).collect()
-    }
-
-    async fn stands_at(&self, version: u32) {
-        let all = || self.versions()?.iter().all(|(_, standing)| *standing == version).then_some(());
-        eventually(&format!("all lanes of port {} are at version {version}", self.port), all).await;
-    }
-
-    async fn halted(&self, count: usize) -> Vec<(u32, String)> {
-        let halted = || {
-            let (_, answer) = self.ask("GET", "/readyz")?;
-            let halted = answer["details"]["lanes"]["halted"].as_object()?;
-            let lane = |(lane, why): (&String, &Value)| (lane.parse().unwrap(), why.as_str().unwrap().to_owned());
-            (halted.len() == count).then(|| halted.iter().map(lane).collect())
-        };
-        eventually(&format!("{count} lanes are halted on port {}", self.port), halted).await
-    }
-
-    async fn end(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.running).await.expect("it ends").unwrap().unwrap();
-    }
-}
 
 async fn halfway(stack: &Stack, lane: u32, sequence: u64) -> SagaId {
     let saga = stack.start_saga(lane, sequence, "buy").await;

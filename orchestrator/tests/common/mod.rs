@@ -3,6 +3,9 @@
 
 #![allow(dead_code, missing_docs, reason = "each test program uses a part of it")]
 
+pub mod ledger;
+pub mod program;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::TcpStream;
