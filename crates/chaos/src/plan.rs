@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
+use stack::READ_TOPICS;
 
 /// A pause of a process, milliseconds. Most are longer than the session timeout of a group member.
 const PAUSE_MS: Range<u64> = 2_000..12_000;
@@ -139,8 +140,6 @@ pub struct Struck {
 pub const REPLICATED: [&str; 4] = ["orchestrator", "order-svc", "stock-svc", "payment-svc"];
 /// Stores.
 const STORES: [&str; 4] = ["redis-order", "redis-stock", "redis-payment", "redis-orchestrator"];
-/// Topics that services read.
-const TOPICS: [&str; 4] = ["saga.inbox", "stock.commands", "payment.commands", "order.results"];
 /// Servers to which a service has a way of its own that can be struck.
 pub const SERVERS: [&str; 2] = ["redis", "kafka"];
 /// The brokers.
@@ -185,7 +184,7 @@ impl Field {
             let ways = SERVERS.map(|server| format!("{service} to {server}"));
             all.extend(both(&[Kind::Sever, Kind::Slow, Kind::Reset], &ways.each_ref().map(String::as_str)));
         }
-        all.extend(both(&[Kind::Poison], &TOPICS));
+        all.extend(both(&[Kind::Poison], &READ_TOPICS));
         all
     }
 }

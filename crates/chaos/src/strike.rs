@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use event_stream::{KafkaSettings, Lane, Outgoing, Publisher};
-use stack::{Detour, Stack};
+use anyhow::Context as _;
+use stack::{Detour, Poisoner, Stack};
 use tokio::sync::Mutex;
 
 use crate::clock::Clocks;
@@ -18,8 +17,6 @@ use crate::resp::Resp;
 const DRAIN: Duration = Duration::from_secs(20);
 /// Records that are no records, one for each of the first lanes.
 const POISON_LANES: u32 = 5;
-/// What is in them: a protobuf message that breaks off, with no format.
-const POISON: &[u8] = b"\xff\xff poison";
 /// Kafka may be struck at the same time, and is back within this time.
 const POISON_PATIENCE: Duration = Duration::from_secs(180);
 
@@ -150,18 +147,6 @@ impl Target {
 
     async fn poison(&self, topic: &str) -> anyhow::Result<()> {
         let brokers = self.stack.lock().await.brokers().to_owned();
-        let settings = KafkaSettings { message_timeout: POISON_PATIENCE, ..KafkaSettings::new(brokers, "chaos") };
-        let publisher = Publisher::new(&settings)?;
-        let record = |lane| Outgoing {
-            topic: topic.into(),
-            lane: Lane(lane),
-            payload: bytes::Bytes::from_static(POISON),
-            headers: Vec::new(),
-        };
-        let Ok(receipt) = publisher.send((0..POISON_LANES).map(record).collect()).await else {
-            bail!("Kafka does not take it");
-        };
-        receipt.await?;
-        Ok(())
+        Poisoner::new(&brokers, POISON_PATIENCE)?.append(topic, 0..POISON_LANES).await
     }
 }

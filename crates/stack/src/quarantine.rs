@@ -58,6 +58,19 @@ pub(crate) async fn act(brokers: &str, action: Action) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many records lie in the quarantine of the brokers `host:port,…`, by the topic that they come from; one that was
+/// set aside twice counts once.
+pub async fn quarantined(brokers: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+    let found = survey(&KafkaSettings::new(brokers, "quarantine"), QUARANTINE, MAX_RECORDS, READ_DEADLINE).await?;
+    ensure!(!found.is_cut, "more than {MAX_RECORDS} records lie in the quarantine");
+    let records = distinct(found.records.iter().map(|(_, record)| &*record.payload))?;
+    let mut counts = BTreeMap::new();
+    for record in records.into_values() {
+        *counts.entry(record.topic).or_default() += 1;
+    }
+    Ok(counts)
+}
+
 /// A record that was set aside again after a takeover is there twice, with the same id.
 fn distinct<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> anyhow::Result<BTreeMap<String, Quarantined>> {
     let mut records = BTreeMap::new();
