@@ -98,7 +98,7 @@ impl Target {
                 Ok(())
             }
             Kind::Pause => self.stack.lock().await.resume(target),
-            Kind::Scale => self.stack.lock().await.stop_spare(target, DRAIN).map(drop),
+            Kind::Scale => self.stack.lock().await.stop_spare(target, DRAIN).await.map(drop),
             Kind::Clock => self.set_clock(target, 0),
             Kind::Full => self.ask(target, &["CONFIG", "SET", "maxmemory", "0"]).await,
             Kind::Sever | Kind::Slow | Kind::Reset => self.set_way(target, Way::Open),

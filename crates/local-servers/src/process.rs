@@ -92,13 +92,19 @@ impl ManagedProcess {
         Ok(())
     }
 
-    /// SIGTERM; after the deadline SIGKILL. Says how it ended.
-    pub fn terminate(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+    /// SIGTERM, without waiting for its end. Nothing happens if it has ended before.
+    pub fn ask_to_end(&mut self) -> anyhow::Result<()> {
         if self.exit_status().is_none() {
             self.signal(Signal::SIGTERM)?;
-            if !wait_until(deadline, || self.exit_status().is_some()) {
-                self.kill()?;
-            }
+        }
+        Ok(())
+    }
+
+    /// SIGTERM; after the deadline SIGKILL. Says how it ended.
+    pub fn terminate(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        self.ask_to_end()?;
+        if !wait_until(deadline, || self.exit_status().is_some()) {
+            self.kill()?;
         }
         self.child.wait().with_context(|| format!("wait for {}", self.spec.name))
     }

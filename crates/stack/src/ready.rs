@@ -1,5 +1,7 @@
 //! Whether a checkout could succeed: what the admin ports say, put together.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::http::Http;
@@ -10,6 +12,8 @@ use crate::plan::Kind;
 pub struct Look {
     /// Loaded lanes of each consuming service, all its replicas together.
     pub loaded: Vec<(Kind, u64)>,
+    /// The same by process.
+    pub lanes: BTreeMap<String, u64>,
     /// Replicas that are not ready, with what they say.
     pub unready: Vec<String>,
     /// Lanes that stand still until somebody looks after them, with the reason.
@@ -43,7 +47,9 @@ impl Look {
             }
         };
         if let Some((_, loaded)) = self.loaded.iter_mut().find(|(of, _)| *of == kind) {
-            *loaded += body["details"]["lanes"]["loaded"].as_u64().unwrap_or(0);
+            let lanes = body["details"]["lanes"]["loaded"].as_u64().unwrap_or(0);
+            *loaded += lanes;
+            self.lanes.insert(name.to_owned(), lanes);
         }
         for (lane, reason) in body["details"]["lanes"]["halted"].as_object().into_iter().flatten() {
             self.halted.push(format!("{name}: lane {lane} is halted: {}", reason.as_str().unwrap_or_default()));
@@ -90,6 +96,7 @@ mod tests {
         assert_eq!(look.missing(100), "order-svc has loaded 60 of 100 lanes");
         look.add("order-svc-2", Kind::OrderSvc, Ok((true, lanes(40))));
         assert!(look.is_complete(100));
+        assert_eq!(look.lanes, BTreeMap::from([("order-svc-1".to_owned(), 60), ("order-svc-2".to_owned(), 40)]));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::state::{ProcessInfo, StackState, running_since};
 
 /// Pause between two looks at the services.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause between two looks at a process that shall end.
+const END_INTERVAL: Duration = Duration::from_millis(20);
 /// A service that does not answer its admin port in this time is not ready.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -119,10 +121,22 @@ impl Stack {
         self.start_service(plan.with_context(|| format!("no spare {name}"))?)
     }
 
-    /// Ends a replica that was started as a spare: SIGTERM, and SIGKILL after the deadline.
-    pub fn stop_spare(&mut self, name: &str, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
+    /// Ends a replica that was started as a spare: SIGTERM, and SIGKILL after the deadline. Does not block the thread: it
+    /// may be the one that load comes from.
+    pub async fn stop_spare(&mut self, name: &str, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
         anyhow::ensure!(self.spares.iter().any(|plan| plan.name == name), "{name} is no spare");
-        let status = self.terminate(name, deadline)?;
+        let process = self.runner(name)?.process();
+        process.ask_to_end()?;
+        let end = Instant::now() + deadline;
+        let status = loop {
+            if let Some(status) = process.exit_status() {
+                break status;
+            }
+            if Instant::now() >= end {
+                process.kill()?;
+            }
+            tokio::time::sleep(END_INTERVAL).await;
+        };
         self.parts.retain(|part| part.name != name);
         Ok(status)
     }
