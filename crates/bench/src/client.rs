@@ -98,19 +98,19 @@ impl Client {
     /// Create, add twice, check out, find. What fails before the checkout counts as unknown; the order's name is empty
     /// when it was never told.
     async fn mix(&mut self, goods: &Goods, fresh: Fresh) -> (String, Ended) {
-        let Ok(order) = self.create_order(goods, fresh).await else { return (String::new(), Ended::Unknown) };
+        let Ok(order) = self.create_order(goods, fresh).await else { return (String::new(), Ended::Unknown(None)) };
         for line in 0..2 {
             let item = (fresh.number * 2 + line) % goods.items;
             match self.call(Method::POST, &format!("/orders/addItem/{order}/{item}/1")).await {
                 Ok((200, _)) => {}
                 Ok((429, _)) => return (order, Ended::Shed),
-                _ => return (order, Ended::Unknown),
+                _ => return (order, Ended::Unknown(None)),
             }
         }
         let ended = self.checkout(&order).await;
         let found = self.call(Method::GET, &format!("/orders/find/{order}")).await;
         let is_found = found.is_ok_and(|(status, _)| status == 200);
-        (order, if is_found { ended } else { Ended::Unknown })
+        (order, if is_found { ended } else { Ended::Unknown(None) })
     }
 
     async fn create_order(&mut self, goods: &Goods, fresh: Fresh) -> anyhow::Result<String> {

@@ -16,6 +16,8 @@ mod hot_key;
 mod open;
 mod overload;
 mod picture;
+mod rebalance;
+mod rebalance_report;
 mod report;
 mod result;
 mod run;
@@ -25,6 +27,7 @@ mod stages;
 mod sweep;
 mod tally;
 mod telemetry;
+mod timeline;
 mod vary;
 
 use std::path::PathBuf;
@@ -64,6 +67,8 @@ enum Command {
     HotKey(hot_key::Args),
     /// Checks out a million times and looks at what is left: keys, memory
     Soak(soak::Args),
+    /// Measures what checkouts notice while replicas come and go and lanes change owner
+    Rebalance(rebalance::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -88,5 +93,6 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::Overload(args)) => overload::run(&args).await,
         Some(Command::HotKey(args)) => hot_key::run(&args).await,
         Some(Command::Soak(args)) => soak::run(&args).await,
+        Some(Command::Rebalance(args)) => rebalance::run(&args).await,
     }
 }

@@ -3,15 +3,17 @@
 //! Latency counts from the moment at which the checkout should have begun. A system that stalls for a second makes all
 //! arrivals of that second late, and that is what is recorded (Gil Tene's "coordinated omission").
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::client::{Client, Fresh, Orders};
 use crate::tally::{Ended, Tally};
+use crate::timeline::Seen;
 
 /// Most connections; arrivals beyond wait, and their latency counts. More than the requests that the gateway lets in, so that
 /// it can be seen refusing, and fewer than the connections that it takes.
@@ -30,10 +32,13 @@ pub enum Backlog {
 struct Loop {
     authority: Arc<str>,
     orders: Arc<Orders>,
+    begin: Instant,
     /// Connections that are not in use; the last one used is the first one taken.
     idle: Mutex<Vec<Client>>,
     free: Semaphore,
     tally: Mutex<Tally>,
+    /// Every checkout, where somebody wants to see them one by one.
+    log: Option<Mutex<Vec<Seen>>>,
 }
 
 /// Lets `rate` checkouts per second arrive for `time`, evenly spaced, and waits for the last answer; the phase ends
@@ -46,47 +51,108 @@ pub async fn run(
     backlog: Backlog,
 ) -> anyhow::Result<(Tally, Duration)> {
     let begin = Instant::now();
-    let shared = Arc::new(Loop {
-        authority: Arc::clone(authority),
-        orders: Arc::clone(orders),
-        idle: Mutex::default(),
-        free: Semaphore::new(MAX_CONNECTIONS),
-        tally: Mutex::new(Tally::new(begin, Some(begin + time))?),
-    });
-    let mut under_way = JoinSet::new();
+    let shared = Loop::new(authority, orders, Tally::new(begin, Some(begin + time))?, begin, None);
     let arrivals = (rate * time.as_secs_f64()).floor() as u64;
-    for arrival in 0..arrivals {
-        if backlog == Backlog::Leave && begin.elapsed() > time {
-            shared.tally().unsent += arrivals - arrival;
-            break;
-        }
-        let due = begin + Duration::from_secs_f64(arrival as f64 / rate);
-        if Instant::now() < due {
-            tokio::time::sleep_until(due.into()).await;
-        }
-        let Some(fresh) = orders.take() else {
-            shared.tally().ran_dry = true;
-            break;
-        };
-        under_way.spawn(Arc::clone(&shared).one(fresh, due));
-        while under_way.try_join_next().is_some() {}
-    }
-    let elapsed = begin.elapsed();
-    if backlog == Backlog::Leave {
-        shared.free.close();
-    }
-    while under_way.join_next().await.is_some() {}
+    // What is not there in time is not begun.
+    let is_in_time = || backlog == Backlog::WorkOff || begin.elapsed() <= time;
+    let (elapsed, arrived) = shared.arrivals(rate, backlog, |arrival| arrival < arrivals && is_in_time()).await;
     let shared = Arc::into_inner(shared).context("all checkouts have ended")?;
-    Ok((shared.tally.into_inner().unwrap_or_else(PoisonError::into_inner), elapsed))
+    let mut tally = shared.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    tally.unsent += arrivals - arrived;
+    Ok((tally, elapsed))
+}
+
+/// An open loop that goes on until it is told to stop, and remembers every checkout.
+pub struct Steady {
+    shared: Arc<Loop>,
+    stop: Arc<AtomicBool>,
+    arrivals: JoinHandle<(Duration, u64)>,
+}
+
+impl Steady {
+    /// Lets `rate` checkouts per second arrive from now on.
+    pub fn begin(authority: &Arc<str>, rate: f64, orders: &Arc<Orders>) -> anyhow::Result<Self> {
+        let begin = Instant::now();
+        let shared = Loop::new(authority, orders, Tally::new(begin, None)?, begin, Some(Mutex::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let arrivals = tokio::spawn({
+            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+            async move { shared.arrivals(rate, Backlog::WorkOff, |_| !stop.load(Ordering::Relaxed)).await }
+        });
+        Ok(Self { shared, stop, arrivals })
+    }
+
+    /// Time since its beginning: what the checkouts' times are told in.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.begin.elapsed()
+    }
+
+    /// No more arrivals; waits for the last answer.
+    pub async fn end(self) -> anyhow::Result<(Tally, Vec<Seen>)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.arrivals.await.context("join the arrivals")?;
+        let shared = Arc::into_inner(self.shared).context("all checkouts have ended")?;
+        let log = shared.log.map(|log| log.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok((shared.tally.into_inner().unwrap_or_else(PoisonError::into_inner), log.unwrap_or_default()))
+    }
 }
 
 impl Loop {
+    fn new(
+        authority: &Arc<str>,
+        orders: &Arc<Orders>,
+        tally: Tally,
+        begin: Instant,
+        log: Option<Mutex<Vec<Seen>>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            authority: Arc::clone(authority),
+            orders: Arc::clone(orders),
+            begin,
+            idle: Mutex::default(),
+            free: Semaphore::new(MAX_CONNECTIONS),
+            tally: Mutex::new(tally),
+            log,
+        })
+    }
+
+    /// Arrivals, evenly spaced, as long as they are wanted by their number, and the wait for the last answer. Says how
+    /// long there were arrivals, and how many.
+    async fn arrivals(
+        self: &Arc<Self>,
+        rate: f64,
+        backlog: Backlog,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> (Duration, u64) {
+        let mut under_way = JoinSet::new();
+        let mut arrival = 0;
+        while is_wanted(arrival) {
+            let due = self.begin + Duration::from_secs_f64(arrival as f64 / rate);
+            if Instant::now() < due {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            let Some(fresh) = self.orders.take() else {
+                lock(&self.tally).ran_dry = true;
+                break;
+            };
+            under_way.spawn(Arc::clone(self).one(fresh, due));
+            while under_way.try_join_next().is_some() {}
+            arrival += 1;
+        }
+        let elapsed = self.begin.elapsed();
+        if backlog == Backlog::Leave {
+            self.free.close();
+        }
+        while under_way.join_next().await.is_some() {}
+        (elapsed, arrival)
+    }
+
     async fn one(self: Arc<Self>, fresh: Fresh, due: Instant) {
         let Ok(_permit) = self.free.acquire().await else {
-            self.tally().unsent += 1;
+            lock(&self.tally).unsent += 1;
             return;
         };
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(Client::is_usable);
+        let idle = lock(&self.idle).pop().filter(Client::is_usable);
         let connected = match idle {
             Some(client) => Ok(client),
             None => Client::connect(&self.authority).await,
@@ -94,15 +160,20 @@ impl Loop {
         let (order, ended) = match connected {
             Ok(mut client) => {
                 let ended = client.run(&self.orders, fresh).await;
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+                lock(&self.idle).push(client);
                 ended
             }
-            Err(_) => (String::new(), Ended::Unknown),
+            Err(_) => (String::new(), Ended::Unknown(None)),
         };
-        self.tally().record(order, ended, due.elapsed());
+        let latency = due.elapsed();
+        if let Some(log) = &self.log {
+            let due = due.saturating_duration_since(self.begin);
+            lock(log).push(Seen { order: order.clone(), due, latency, ended });
+        }
+        lock(&self.tally).record(order, ended, latency);
     }
+}
 
-    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

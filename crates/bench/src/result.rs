@@ -170,12 +170,17 @@ impl Run {
 
     /// Writes it as JSON.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        }
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+        write(path, self)
     }
+}
+
+/// Writes what was found out as JSON.
+pub fn write(path: &Path, found: &impl Serialize) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    let text = serde_json::to_string_pretty(found)?;
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

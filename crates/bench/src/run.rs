@@ -12,7 +12,7 @@ use crate::audit::{self, Told, Verdict};
 use crate::client::Orders;
 use crate::cpu::{self, Snapshot};
 use crate::fsync::Fsync;
-use crate::open::Backlog;
+use crate::open::{Backlog, Steady};
 use crate::result::{Load, Phase, Run};
 use crate::scenario::{Goods, Scenario};
 use crate::tally::Tally;
@@ -62,6 +62,9 @@ pub struct Plan {
     /// `appendfsync` of the Redis servers: only a sweep varies it, and marks what it prints.
     #[arg(skip)]
     pub appendfsync: Fsync,
+    /// One more replica of each service can be started: only `rebalance` does.
+    #[arg(skip)]
+    pub spares: u32,
     /// Folder of the stack's data and logs
     #[arg(long, default_value = ".stack/bench")]
     pub dir: PathBuf,
@@ -89,6 +92,19 @@ impl Plan {
             if self.connections.is_empty() && self.rate.is_empty() { vec![64, 256] } else { self.connections.clone() };
         let closed = connections.into_iter().map(Load::Connections);
         Ok(closed.chain(self.rate.iter().copied().map(Load::Rate)).collect())
+    }
+
+    /// The rate of a measurement that has one open loop, in which every checkout must be paid.
+    pub fn one_rate(&self, otherwise: f64) -> anyhow::Result<f64> {
+        let all_are_paid = !matches!(self.scenario, Scenario::Mix | Scenario::Refuse);
+        ensure!(all_are_paid, "--scenario {}: here each request must be a checkout that is paid", self.scenario.name());
+        ensure!(
+            self.connections.is_empty(),
+            "--connections does not go with an open loop: --rate says how many arrive"
+        );
+        ensure!(self.rate.len() <= 1, "--rate needs one number here");
+        self.check()?;
+        Ok(self.rate.first().copied().unwrap_or(otherwise))
     }
 
     /// What can be known to fail before anything runs.
@@ -140,7 +156,7 @@ impl Course {
     pub async fn begin(plan: &Plan) -> anyhow::Result<Self> {
         let mut options = StackOptions::new(&std::path::absolute(&plan.dir)?)?;
         options.data = Data::Forget;
-        options.replicas = plan.replicas;
+        (options.replicas, options.spares) = (plan.replicas, plan.spares);
         options.partitions = plan.partitions;
         options.definitions = stack::repository().join(plan.scenario.definitions());
         options.envs.extend(plan.scenario.settings());
@@ -198,6 +214,16 @@ impl Course {
         let unsent = tally.unsent;
         self.told.add(tally);
         Ok((phase, unsent))
+    }
+
+    /// Begins an open loop that goes on until it is told to stop.
+    pub fn steady(&self, rate: f64) -> anyhow::Result<Steady> {
+        Steady::begin(&self.authority, rate, &self.orders)
+    }
+
+    /// What clients of such a loop were told counts in the audit.
+    pub fn add(&mut self, tally: Tally) {
+        self.told.add(tally);
     }
 
     async fn load(&self, load: Load, time: Duration, backlog: Backlog) -> anyhow::Result<(Tally, Duration)> {

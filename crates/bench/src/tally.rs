@@ -13,12 +13,12 @@ const LONGEST_US: u64 = 60_000_000;
 pub enum Ended {
     /// Answered 200: the order is paid.
     Paid,
-    /// Answered 4xx: the order is not paid.
-    Refused,
+    /// Answered 4xx, with this status: the order is not paid.
+    Refused(u16),
     /// Answered 429: nothing was begun.
     Shed,
-    /// Answered 5xx or not at all: nobody knows.
-    Unknown,
+    /// Answered otherwise, with this status, or not at all: nobody knows.
+    Unknown(Option<u16>),
 }
 
 impl Ended {
@@ -27,8 +27,18 @@ impl Ended {
         match status {
             Some(200) => Self::Paid,
             Some(429) => Self::Shed,
-            Some(400..=499) => Self::Refused,
-            _ => Self::Unknown,
+            Some(status @ 400..=499) => Self::Refused(status),
+            status => Self::Unknown(status),
+        }
+    }
+
+    /// The status of the answer; `None` for none.
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Paid => Some(200),
+            Self::Refused(status) => Some(status),
+            Self::Shed => Some(429),
+            Self::Unknown(status) => status,
         }
     }
 }
@@ -107,7 +117,7 @@ impl Tally {
             self.seconds[second].others += 1;
         }
         let is_in_time = self.end.is_none_or(|end| Instant::now() <= end);
-        if is_in_time && matches!(ended, Ended::Paid | Ended::Refused) {
+        if is_in_time && matches!(ended, Ended::Paid | Ended::Refused(_)) {
             self.in_time += 1;
         }
         if ended != Ended::Shed {
@@ -118,7 +128,7 @@ impl Tally {
                 self.paid += 1;
                 self.paid_orders.push(order);
             }
-            Ended::Refused => {
+            Ended::Refused(_) => {
                 self.refused += 1;
                 self.refused_orders.push(order);
             }
@@ -126,7 +136,7 @@ impl Tally {
                 self.shed += 1;
                 self.refused_orders.push(order);
             }
-            Ended::Unknown => {
+            Ended::Unknown(_) => {
                 self.unknown += 1;
                 self.unknown_orders.push(order);
             }
@@ -164,6 +174,13 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_comes_back_as_it_was() {
+        for status in [Some(200), Some(402), Some(429), Some(302), Some(504), None] {
+            assert_eq!(Ended::from_status(status).status(), status);
+        }
+    }
 
     #[test]
     fn tallies_add_up() {
