@@ -16,6 +16,7 @@ mod hot_key;
 mod open;
 mod overload;
 mod picture;
+mod poison;
 mod rebalance;
 mod rebalance_report;
 mod report;
@@ -69,6 +70,8 @@ enum Command {
     Soak(soak::Args),
     /// Measures what checkouts notice while replicas come and go and lanes change owner
     Rebalance(rebalance::Args),
+    /// Measures what records that nobody can read cost everybody else
+    Poison(poison::Args),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -94,5 +97,6 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::HotKey(args)) => hot_key::run(&args).await,
         Some(Command::Soak(args)) => soak::run(&args).await,
         Some(Command::Rebalance(args)) => rebalance::run(&args).await,
+        Some(Command::Poison(args)) => poison::run(&args).await,
     }
 }
