@@ -357,29 +357,52 @@ impl FetchLoop {
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
                     let Some(lane) = lane_of(partition) else { continue };
-                    let Some(fetching) = self.lanes.get(&lane) else { continue };
+                    let Some(fetching) = self.lanes.get_mut(&lane) else { continue };
                     if let Some(records) = round.remove(&lane) {
                         fetching.inbox.push(Item::Records(records));
                     }
                     if fetching.gap == Gap::Seen {
                         continue;
                     }
+                    fetching.has_caught_up = true;
                     fetching.inbox.cell.saw_log_end(fetching.next);
                     fetching.inbox.push(Item::End);
                 }
                 Err(error) => self.lost_position |= is_lost_position(&error),
             }
         }
+        let mut behind = Vec::new();
         for (lane, records) in round {
             let Some(fetching) = self.lanes.get(&lane) else { continue };
             fetching.inbox.cell.saw_log_end(fetching.next);
             fetching.inbox.push(Item::Records(records));
+            if !fetching.has_caught_up {
+                behind.push(lane);
+            }
         }
+        self.tell_first_ends(&behind);
         if count > 0 {
             self.close_gaps(&gaps);
             self.follow_inboxes();
         }
         count
+    }
+
+    /// Tells lanes that have read all that their last fetch knew of. The client does so itself only when a fetch brings
+    /// nothing for a lane: never, for a lane alone in its consumer where records keep coming.
+    fn tell_first_ends(&mut self, behind: &[Lane]) {
+        if behind.is_empty() {
+            return;
+        }
+        let Some(topic) = watermark::c_name(&self.topic) else { return };
+        for lane in behind {
+            let Some(fetching) = self.lanes.get_mut(lane) else { continue };
+            let end = watermark::log_end(&self.consumer, &topic, *lane);
+            if fetching.gap != Gap::Seen && end.is_some_and(|end| end <= fetching.next) {
+                fetching.has_caught_up = true;
+                fetching.inbox.push(Item::End);
+            }
+        }
     }
 
     /// Reads lanes again in which offsets were jumped over.

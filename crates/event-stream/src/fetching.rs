@@ -12,6 +12,8 @@ pub(crate) struct Fetching {
     pub(crate) next: i64,
     pub(crate) paused: bool,
     pub(crate) gap: Gap,
+    /// Whether the lane was told its end since it was taken on.
+    pub(crate) has_caught_up: bool,
 }
 
 /// What is known of a jump over offsets.
@@ -33,7 +35,7 @@ pub(crate) enum Accept {
 
 impl Fetching {
     pub(crate) fn new(epoch: u64, start: i64, inbox: Arc<Inbox>) -> Self {
-        Self { epoch, inbox, next: start, paused: false, gap: Gap::None }
+        Self { epoch, inbox, next: start, paused: false, gap: Gap::None, has_caught_up: false }
     }
 
     /// The lane has been taken up again where it stands, because of a jump.

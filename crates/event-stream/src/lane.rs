@@ -27,7 +27,7 @@ pub trait LaneRunner: Send + Sync + 'static {
 pub enum LaneEvent {
     /// Records in offset order, never empty.
     Records(Vec<Record>),
-    /// The log's end has been reached (told each time the loop catches up).
+    /// The log's end has been reached: told once after [`OwnedLane::fetch_from`], and whenever a fetch brings nothing.
     End,
     /// The time given to `next` has come.
     Tick,

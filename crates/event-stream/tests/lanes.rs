@@ -53,6 +53,27 @@ async fn a_hundred_lanes_are_read_in_order_and_told_the_end() {
     reads_all(100).await;
 }
 
+/// No fetch of this lane comes back empty, as none waits so long at the broker as it takes until the next record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_alone_is_told_its_end_while_records_keep_coming() {
+    let settings = settings();
+    let topic = new_topic(&settings, 1).await;
+    let publisher = Publisher::new(&settings).unwrap();
+    produce(&publisher, &topic, 0, 0..20).await;
+    let store = Arc::new(Store::default());
+    let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
+    let mut count = 20;
+    while store.lane(0).ends == 0 {
+        assert!(count < 1_000, "in vain: the end is told");
+        produce(&publisher, &topic, 0, count..count + 1).await;
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eventually("all is read", || store.total() == count as usize).await;
+    store.assert_numbers(0, count);
+    end(consumer).await;
+}
+
 /// Holds lane 0 back until it is let go.
 struct Slow {
     applier: Applier,
