@@ -12,7 +12,7 @@ use anyhow::ensure;
 
 use crate::cpu;
 use crate::result::{Load, Phase};
-use crate::run::{Course, Plan};
+use crate::run::{Course, Plan, WARM_UP_CONNECTIONS};
 
 /// Share of the peak that arrives after an overload.
 const AFTERWARDS: f64 = 0.7;
@@ -29,6 +29,10 @@ pub struct Args {
     /// Multiples of the peak that arrive, one after the other
     #[arg(long, value_delimiter = ',', default_values_t = [2.0, 5.0, 10.0])]
     factors: Vec<f64>,
+    /// Most requests that the gateway lets in (MAX_REQUESTS); the peak is what so many connections reach. A limit below what
+    /// the processors could do leaves some of them to the generator
+    #[arg(long)]
+    limit: Option<usize>,
     #[command(flatten)]
     plan: Plan,
 }
@@ -48,11 +52,14 @@ struct Bout {
 /// 4xx or 429.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.factors.iter().all(|factor| *factor > 1.0), "--factors needs numbers above 1");
-    let mut course = Course::begin(&args.plan).await?;
-    course.warm_up(Duration::from_secs(args.plan.warmup_s)).await?;
+    let mut plan = args.plan.clone();
+    plan.envs.extend(args.limit.map(|limit| format!("MAX_REQUESTS={limit}")));
+    let asked = plan.connections.first().copied().unwrap_or(PEAK_CONNECTIONS);
+    let connections = args.limit.map_or(asked, |limit| asked.min(limit));
+    let mut course = Course::begin(&plan).await?;
+    course.warm_up_with(connections.min(WARM_UP_CONNECTIONS), Duration::from_secs(plan.warmup_s)).await?;
     println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
-    let seconds = Duration::from_secs(args.plan.seconds);
-    let connections = args.plan.connections.first().copied().unwrap_or(PEAK_CONNECTIONS);
+    let seconds = Duration::from_secs(plan.seconds);
     let peak = course.phase(Load::Connections(connections), seconds).await?;
     println!("peak: {:.0} checkouts/s from {connections} connections", peak.per_second());
     let mut bouts = Vec::new();

@@ -21,7 +21,7 @@ use crate::{closed, open, report, stages};
 /// Undecided orders of broken connections get this long before the audit.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Connections of the warm-up.
-const WARM_UP_CONNECTIONS: usize = 64;
+pub const WARM_UP_CONNECTIONS: usize = 64;
 
 /// What is measured, and on what.
 #[derive(Clone, Debug, clap::Args)]
@@ -182,7 +182,12 @@ impl Course {
 
     /// Load that is not measured.
     pub async fn warm_up(&mut self, time: Duration) -> anyhow::Result<()> {
-        let (tally, elapsed) = self.load(Load::Connections(WARM_UP_CONNECTIONS), time, Backlog::WorkOff).await?;
+        self.warm_up_with(WARM_UP_CONNECTIONS, time).await
+    }
+
+    /// The same from so many connections.
+    pub async fn warm_up_with(&mut self, connections: usize, time: Duration) -> anyhow::Result<()> {
+        let (tally, elapsed) = self.load(Load::Connections(connections), time, Backlog::WorkOff).await?;
         println!("warm-up: {} paid in {:.1} s", tally.paid, elapsed.as_secs_f64());
         self.told.add(tally);
         Ok(())
