@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser};
 use event_stream::{KafkaArgs, KafkaSettings, TopicSpec, TopicStorage};
-use proto::quarantine::QUARANTINE;
 
 use crate::options::DEFAULT_PARTITIONS;
 
@@ -13,8 +12,10 @@ use crate::options::DEFAULT_PARTITIONS;
 const COPIES: u16 = 3;
 /// Longest wait for brokers that may be asked for: an hour.
 const MAX_WAIT_S: u64 = 3_600;
+/// The topics of the shop; nobody reads the last one.
+const TOPICS: [&str; 5] = ["saga.inbox", "stock.commands", "payment.commands", "order.results", "saga.quarantine"];
 /// The topics that services read.
-pub const READ_TOPICS: [&str; 4] = ["saga.inbox", "stock.commands", "payment.commands", "order.results"];
+pub const READ_TOPICS: [&str; 4] = [TOPICS[0], TOPICS[1], TOPICS[2], TOPICS[3]];
 /// A megabyte, in which sizes are given on the command line.
 const MB: u64 = 1024 * 1024;
 
@@ -92,9 +93,7 @@ fn copies(wanted: &Topics, brokers: u16) -> anyhow::Result<(u16, u16)> {
 
 /// The topics of the shop.
 fn specs(partitions: u32) -> [TopicSpec; 5] {
-    let [inbox, stock, payment, results] = READ_TOPICS;
-    let names = [inbox, stock, payment, results, QUARANTINE];
-    names.map(|name| TopicSpec { name: name.to_owned(), partitions, log_append_time: name == inbox })
+    TOPICS.map(|name| TopicSpec { name: name.to_owned(), partitions, log_append_time: name == TOPICS[0] })
 }
 
 fn client(brokers: &str) -> anyhow::Result<KafkaSettings> {
