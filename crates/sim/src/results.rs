@@ -168,9 +168,10 @@ impl ResultsLane {
     fn remember(&self, world: &mut World, entries: &[PendingStart]) {
         let since = world.instant();
         let lanes = world.process(STARTER, self.worker).lanes.clone();
+        let tenure = lanes.tenure(self.lane);
         for entry in entries {
             let open = Open { saga: entry.start.saga, subject: entry.subject.as_str().into(), since };
-            lanes.remember(self.lane, entry.start.ordinal.sequence, open);
+            lanes.remember(self.lane, tenure, entry.start.ordinal.sequence, open);
         }
     }
 

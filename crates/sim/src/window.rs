@@ -12,7 +12,7 @@ use redis_txn::CommitError;
 use saga_core::ids::{Lane, SagaId, TraceContext};
 use saga_core::record::{InboxEvent, Start};
 use saga_core::starter::{PendingStart, StarterLane};
-use starter::lanes::Open;
+use starter::lanes::{Open, Tenure};
 use starter::start::{Decided, Member, WindowOutcome, WindowTransaction};
 
 use crate::clients::ClientState;
@@ -62,7 +62,7 @@ impl Collector {
         let count = if choice.probe.is_some() { 1 } else { count.min(process.queue.len()) };
         let clients: Vec<usize> = process.queue.drain(..count).collect();
         world.point(Point::WindowChosen)?;
-        let window = Window { worker: self.worker, lane, clients, stage: Stage::New };
+        let window = Window { worker: self.worker, lane, clients, tenure: None, stage: Stage::New };
         self.closed = Some(Box::new(Task::other(STARTER, self.worker, Loop::Window(Box::new(window)))));
         Ok(Did::Something)
     }
@@ -79,6 +79,8 @@ pub struct Window {
     worker: usize,
     lane: Lane,
     clients: Vec<usize>,
+    /// That of the lane when its transaction was handed in.
+    tenure: Option<Tenure>,
     stage: Stage,
 }
 
@@ -113,6 +115,7 @@ impl Window {
             })
             .collect();
         let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
+        self.tenure = world.process(STARTER, self.worker).lanes.tenure(self.lane);
         let transaction = WindowTransaction {
             business: Arc::new(world.shop()),
             starter: world.starter.clone(),
@@ -162,7 +165,7 @@ impl Window {
         let mut elsewhere = Vec::new();
         for entry in &pending {
             let open = Open { saga: entry.start.saga, subject: entry.subject.as_str().into(), since };
-            if !lanes.remember(self.lane, entry.start.ordinal.sequence, open) {
+            if !lanes.remember(self.lane, self.tenure, entry.start.ordinal.sequence, open) {
                 elsewhere.push(entry.start.saga);
             }
         }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use crate::business::Business;
-use crate::lanes::Open;
+use crate::lanes::{Open, Tenure};
 use crate::start::{Decided, Member, WindowOutcome, WindowTransaction};
 use crate::waiters::{Heard, StartError};
 use crate::window::{Placement, Rate, WINDOW_SAGAS};
@@ -118,7 +118,7 @@ async fn carry<B: Business>(
     lane: Lane,
     members: Vec<Arc<Member<B::Request>>>,
 ) -> Result<(), StartError> {
-    let begun = Instant::now();
+    let (begun, tenure) = (Instant::now(), shared.lanes.tenure(lane));
     let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
     let transaction = WindowTransaction {
         business: shared.business.clone(),
@@ -136,7 +136,7 @@ async fn carry<B: Business>(
         Err(error) => return Err(StartError::Commit(error)),
     };
     let committed = Instant::now();
-    note_pending(shared, lane, &pending, committed);
+    note_pending(shared, lane, tenure, &pending, committed);
     let (mut joined, mut answered) = (0, 0);
     for (saga, decided) in sagas.into_iter().zip(decided) {
         match decided {
@@ -161,13 +161,19 @@ async fn carry<B: Business>(
 }
 
 /// Makes the window's sagas known to the result loop, or sends their requests to read if it is gone.
-fn note_pending<B: Business>(shared: &Shared<B>, lane: Lane, pending: &[PendingStart], since: Instant) {
+fn note_pending<B: Business>(
+    shared: &Shared<B>,
+    lane: Lane,
+    tenure: Option<Tenure>,
+    pending: &[PendingStart],
+    since: Instant,
+) {
     for entry in pending {
         let saga = entry.start.saga;
         // First the waiter, then the lane: a result loop that ends meanwhile looks in the other order.
         shared.waiters.at_lane(saga, lane);
         let open = Open { saga, subject: entry.subject.as_str().into(), since };
-        if !shared.lanes.remember(lane, entry.start.ordinal.sequence, open) {
+        if !shared.lanes.remember(lane, tenure, entry.start.ordinal.sequence, open) {
             shared.waiters.elsewhere(saga);
         }
     }

@@ -24,8 +24,13 @@ pub struct Open {
     pub since: Instant,
 }
 
-#[derive(Default)]
+/// One time of serving a lane, from its load to its loss. Who begins something in one and ends it in the next has
+/// missed what happened between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure(u64);
+
 struct LaneState {
+    tenure: Tenure,
     loaded: bool,
     open: BTreeMap<u64, Open>,
 }
@@ -33,6 +38,7 @@ struct LaneState {
 #[derive(Default)]
 struct Table {
     lanes: BTreeMap<Lane, LaneState>,
+    tenures: u64,
     chooser: Chooser,
     pace: Pace,
     /// Those of the last choice; kept, so that a choice allocates nothing.
@@ -53,7 +59,15 @@ impl Lanes {
 
     /// A result loop has begun to load the lane.
     pub fn enter(&self, lane: Lane) {
-        self.table().lanes.insert(lane, LaneState::default());
+        let Table { lanes, tenures, .. } = &mut *self.table();
+        *tenures += 1;
+        let state = LaneState { tenure: Tenure(*tenures), loaded: false, open: BTreeMap::new() };
+        lanes.insert(lane, state);
+    }
+
+    /// The present time of serving this lane.
+    pub fn tenure(&self, lane: Lane) -> Option<Tenure> {
+        self.table().lanes.get(&lane).map(|state| state.tenure)
     }
 
     /// The lane takes starts from now on.
@@ -81,14 +95,15 @@ impl Lanes {
         Hashed::new(&self.table().candidates)
     }
 
-    /// Remembers a pending saga; false when the lane is not served here (any more).
-    pub fn remember(&self, lane: Lane, sequence: u64, open: Open) -> bool {
+    /// Remembers a saga that became pending in this tenure. False when the lane has been lost since, even if it has come
+    /// back: another process may have ended the saga meanwhile, and nobody here was told.
+    pub fn remember(&self, lane: Lane, tenure: Option<Tenure>, sequence: u64, open: Open) -> bool {
         match self.table().lanes.get_mut(&lane) {
-            Some(state) => {
+            Some(state) if Some(state.tenure) == tenure => {
                 state.open.insert(sequence, open);
                 true
             }
-            None => false,
+            Some(_) | None => false,
         }
     }
 
@@ -165,14 +180,29 @@ mod tests {
         assert!(lanes.choose(now).is_none(), "not loaded");
         lanes.loaded(Lane(3));
         assert_eq!(lanes.choose(now).unwrap().lane, Lane(3));
+        let tenure = lanes.tenure(Lane(3));
         for sequence in 0..MAX_PENDING_PER_LANE as u64 {
-            assert!(lanes.remember(Lane(3), sequence, open(now)));
+            assert!(lanes.remember(Lane(3), tenure, sequence, open(now)));
         }
         assert!(lanes.choose(now).is_none(), "full");
         lanes.forget(Lane(3), 0..100, now);
         assert!(lanes.choose(now).is_some());
         lanes.leave(Lane(3));
-        assert!(lanes.choose(now).is_none() && !lanes.remember(Lane(3), 0, open(now)));
+        assert!(lanes.choose(now).is_none() && !lanes.remember(Lane(3), tenure, 0, open(now)));
+    }
+
+    #[test]
+    fn what_began_before_the_lane_was_lost_is_not_taken_up_when_it_is_back() {
+        let now = Instant::now();
+        let lanes = Lanes::default();
+        lanes.enter(Lane(3));
+        let before = lanes.tenure(Lane(3));
+        lanes.leave(Lane(3));
+        assert_eq!(lanes.tenure(Lane(3)), None);
+        lanes.enter(Lane(3));
+        assert!(!lanes.remember(Lane(3), before, 0, open(now)));
+        assert!(lanes.remember(Lane(3), lanes.tenure(Lane(3)), 0, open(now)));
+        assert!(!lanes.remember(Lane(4), None, 0, open(now)), "never served");
     }
 
     #[test]
@@ -184,7 +214,7 @@ mod tests {
             lanes.enter(lane);
             lanes.loaded(lane);
         }
-        lanes.remember(Lane(0), 0, open(begin));
+        lanes.remember(Lane(0), lanes.tenure(Lane(0)), 0, open(begin));
         for _ in 0..4 {
             assert_eq!(lanes.choose(now).unwrap().lane, Lane(1));
         }

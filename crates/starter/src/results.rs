@@ -150,10 +150,11 @@ impl<B: Business> ResultsRunner<B> {
     }
 
     fn remember(&self, lane: Lane, entries: &[PendingStart]) {
+        let tenure = self.shared.lanes.tenure(lane);
         for entry in entries {
             let subject = entry.subject.as_str().into();
             let open = Open { saga: entry.start.saga, subject, since: Instant::now() };
-            self.shared.lanes.remember(lane, entry.start.ordinal.sequence, open);
+            self.shared.lanes.remember(lane, tenure, entry.start.ordinal.sequence, open);
         }
     }
 
