@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use stack::{Data, Kind, Progress, Shop, Stack, StackOptions};
+use stack::{Compilers, Data, Kind, Progress, Shop, Stack, StackOptions};
 
 use crate::audit::{self, Told, Verdict};
 use crate::client::Orders;
@@ -155,7 +155,7 @@ impl Course {
     /// Starts a stack without a past and loads the data.
     pub async fn begin(plan: &Plan) -> anyhow::Result<Self> {
         let mut options = StackOptions::new(&std::path::absolute(&plan.dir)?)?;
-        options.data = Data::Forget;
+        (options.data, options.compilers) = (Data::Forget, Compilers::Both);
         (options.replicas, options.spares) = (plan.replicas, plan.spares);
         options.partitions = plan.partitions;
         options.definitions = stack::repository().join(plan.scenario.definitions());

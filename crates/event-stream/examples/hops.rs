@@ -8,7 +8,7 @@ use bytes::Bytes;
 use event_stream::{
     Consumer, KafkaSettings, Lane, LaneEvent, LaneFault, LaneRunner, Outgoing, OwnedLane, Publisher, TopicSpec,
 };
-use local_servers::{Kafka, KafkaOptions};
+use local_servers::{Compilers, Kafka, KafkaOptions};
 
 const LANES: u32 = 100;
 const PAYLOAD_BYTES: usize = 200;
@@ -52,7 +52,7 @@ impl LaneRunner for Stopwatch {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let kafka = Kafka::start(folder.path(), KafkaOptions::default())?;
+    let kafka = Kafka::start(folder.path(), KafkaOptions { compilers: Compilers::Both, ..KafkaOptions::default() })?;
     let settings = KafkaSettings::new(kafka.brokers(), "hops");
     let spec = TopicSpec { name: "hops".into(), partitions: LANES, log_append_time: true };
     event_stream::make_topics(&settings, &[spec], 1, 32 << 20, 8 << 20).await?;

@@ -1,6 +1,5 @@
 //! An Apache Kafka broker (KRaft, broker and controller in one process), alone or in a cluster, run from its jars.
 
-use std::ffi::OsString;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::class_archive::Jars;
 use crate::kafka_settings;
 use crate::ports::{free_port, refuse_port_in_use};
 use crate::process::{Lifetime, ManagedProcess, ProcessSpec, log_tail};
@@ -19,6 +19,8 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 const CLUSTER_ID: &str = "local-servers-kafka-00";
 /// Where `./dev setup` puts the jars, below the root of the repository.
 const LIBS_BELOW_ROOT: &str = ".cache/kafka-4.1.0/libs";
+/// The second compiler stays away.
+const FIRST_COMPILER: &str = "-XX:TieredStopAtLevel=1";
 const LOGGING: &str = include_str!("../kafka/log4j2.xml");
 
 /// How to run a broker.
@@ -30,8 +32,8 @@ pub struct KafkaOptions {
     pub controller_port: Option<u16>,
     /// Largest heap of the Java machine, MiB.
     pub heap_mb: u32,
-    /// More options of the Java machine.
-    pub java_options: Vec<String>,
+    /// Which compilers of the Java machine work.
+    pub compilers: Compilers,
     /// Its number in the cluster, from 1.
     pub node: u32,
     /// Controller ports of all brokers of the cluster, in the order of their numbers; empty if it is alone.
@@ -42,6 +44,15 @@ pub struct KafkaOptions {
     pub settings: Vec<(String, String)>,
     /// How long it lives.
     pub lifetime: Lifetime,
+}
+
+/// How the Java machine compiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compilers {
+    /// Once and quickly: half the CPU time until it answers. For brokers that live for seconds or minutes.
+    First,
+    /// Twice, as it does by itself: for brokers that live longer.
+    Both,
 }
 
 /// A port for clients that come another way: they are told to connect to another port, from which somebody forwards.
@@ -61,7 +72,7 @@ impl Default for KafkaOptions {
             port: None,
             controller_port: None,
             heap_mb: 512,
-            java_options: Vec::new(),
+            compilers: Compilers::First,
             node: 1,
             voters: Vec::new(),
             listeners: Vec::new(),
@@ -82,15 +93,19 @@ pub struct Kafka {
 impl Kafka {
     /// Starts a broker over the data in `dir` (formatted on first use) and waits until it answers clients.
     pub fn start(dir: &Path, options: KafkaOptions) -> anyhow::Result<Self> {
+        Self::start_from(&Jars::with_archive(kafka_libs()?), dir, options)
+    }
+
+    /// The same from these jars.
+    pub(crate) fn start_from(jars: &Jars, dir: &Path, options: KafkaOptions) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         let dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
-        let class_path = format!("{}/*", kafka_libs()?.display());
         let port = port_or_free(options.port)?;
         let controller_port = port_or_free(options.controller_port)?;
         refuse_port_in_use(port)?;
         let configuration = write_configuration(&dir, port, controller_port, &options)?;
-        format_storage(&dir, &class_path, &configuration)?;
-        let process = ManagedProcess::spawn(java(&dir, &class_path, &configuration, port, &options))?;
+        format_storage(&dir, jars, &configuration)?;
+        let process = ManagedProcess::spawn(java(&dir, jars, &configuration, port, &options))?;
         let mut kafka = Self { process, port, log_file: dir.join("kafka.log") };
         kafka.wait_until_ready()?;
         Ok(kafka)
@@ -189,8 +204,11 @@ fn write_configuration(dir: &Path, port: u16, controller_port: u16, options: &Ka
     Ok(path)
 }
 
-fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: &KafkaOptions) -> ProcessSpec {
-    let mut args: Vec<OsString> = options.java_options.iter().map(OsString::from).collect();
+fn java(dir: &Path, jars: &Jars, configuration: &Path, port: u16, options: &KafkaOptions) -> ProcessSpec {
+    let mut args = jars.broker_options();
+    if options.compilers == Compilers::First {
+        args.push(FIRST_COMPILER.into());
+    }
     args.extend([
         format!("-Xmx{}m", options.heap_mb).into(),
         "-Xms128m".into(),
@@ -199,8 +217,6 @@ fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: 
         "-Djava.awt.headless=true".into(),
         format!("-Dlog4j2.configurationFile={}", dir.join("log4j2.xml").display()).into(),
         format!("-Dkafka.log.file={}", dir.join("kafka.log").display()).into(),
-        "-cp".into(),
-        class_path.into(),
         "kafka.Kafka".into(),
         configuration.into(),
     ]);
@@ -215,13 +231,14 @@ fn java(dir: &Path, class_path: &str, configuration: &Path, port: u16, options: 
     }
 }
 
-fn format_storage(dir: &Path, class_path: &str, configuration: &Path) -> anyhow::Result<()> {
+fn format_storage(dir: &Path, jars: &Jars, configuration: &Path) -> anyhow::Result<()> {
     if dir.join("data/meta.properties").exists() {
         return Ok(());
     }
     let output = Command::new("java")
-        .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .args(["-cp", class_path, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
+        .args(["-Xmx128m", "-XX:+UseSerialGC", FIRST_COMPILER])
+        .args(jars.tool_options())
+        .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
         .arg(configuration)
         .output()
         .context("java cannot be started: run ./dev setup")?;

@@ -3,6 +3,7 @@
 //!
 //! Deliberately not in it: clients for these servers, topics, the services of the shop, async.
 
+mod class_archive;
 mod kafka;
 mod kafka_settings;
 mod ports;
@@ -10,7 +11,7 @@ mod process;
 mod redis;
 mod wait;
 
-pub use kafka::{Kafka, KafkaOptions, Listener, kafka_libs};
+pub use kafka::{Compilers, Kafka, KafkaOptions, Listener, kafka_libs};
 pub use ports::{free_port, refuse_port_in_use};
 pub use process::{Lifetime, ManagedProcess, ProcessSpec, log_tail};
 pub use redis::Redis;

@@ -1,6 +1,6 @@
 //! A real Kafka: it starts on free ports, and starts again over the same data after a kill.
 
-use local_servers::{Kafka, KafkaOptions, accepts_connections, free_port};
+use local_servers::{Kafka, KafkaOptions, accepts_connections, free_port, kafka_libs};
 
 #[test]
 fn it_starts_again_after_a_kill() {
@@ -34,4 +34,14 @@ fn three_brokers_find_each_other_and_one_comes_back_after_a_kill() {
     brokers[0].kill().unwrap();
     brokers[0].restart().unwrap();
     assert!(brokers.iter().all(|broker| accepts_connections(broker.port())));
+}
+
+#[test]
+fn brokers_take_their_classes_from_the_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start(folder.path(), KafkaOptions::default()).unwrap();
+    // An archive that does not fit the jars or the Java machine is not kept in memory.
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", kafka.pid())).unwrap();
+    let archive = kafka_libs().unwrap().with_file_name("classes.jsa");
+    assert!(maps.contains(archive.to_str().unwrap()), "not in memory: {}", archive.display());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use local_servers::Lifetime;
+use local_servers::{Compilers, Lifetime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
@@ -163,6 +163,7 @@ async fn up(dir: &Path, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let options = StackOptions {
         partitions: args.partitions,
         brokers: args.brokers,
+        compilers: Compilers::Both,
         replicas: args.replicas,
         data: if args.fresh { Data::Forget } else { Data::Keep },
         gateway_port: Some(args.port),

@@ -21,7 +21,7 @@ mod table;
 mod topics;
 
 pub use http::{Answer, Http};
-pub use local_servers::{Lifetime, free_port};
+pub use local_servers::{Compilers, Lifetime, free_port};
 pub use options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
 pub use plan::{Detour, Hop, Kind};
 pub use poison::Poisoner;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use local_servers::Lifetime;
+use local_servers::{Compilers, Lifetime};
 
 /// Lanes of every topic, unless said otherwise.
 pub const DEFAULT_PARTITIONS: u32 = 100;
@@ -40,6 +40,8 @@ pub struct StackOptions {
     pub partitions: u32,
     /// Brokers of Kafka: 1 or 3.
     pub brokers: u32,
+    /// How a broker that is alone compiles: once if the stack lives for a minute or two.
+    pub compilers: Compilers,
     /// How many of each service, the gateway apart.
     pub replicas: u32,
     /// How many gateways; the stack puts nothing before them, so clients choose one.
@@ -78,6 +80,7 @@ impl StackOptions {
             dir: dir.to_owned(),
             partitions: DEFAULT_PARTITIONS,
             brokers: 1,
+            compilers: Compilers::First,
             replicas: 1,
             gateways: 1,
             spares: 0,

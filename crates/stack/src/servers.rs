@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use local_servers::{Kafka, KafkaOptions, Listener, Redis, free_port};
+use local_servers::{Compilers, Kafka, KafkaOptions, Listener, Redis, free_port};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::options::StackOptions;
@@ -15,9 +15,6 @@ use crate::topics::{self, Topics};
 const LONELY_HEAP_MB: u32 = 512;
 /// Largest heap of each of three brokers, MiB.
 const CLUSTER_HEAP_MB: u32 = 384;
-/// Three Java machines that compile their code twice, as one does, keep two processors busy for most of a minute after
-/// each start, that of a broker that was struck included.
-const CLUSTER_JAVA_OPTIONS: [&str; 1] = ["-XX:TieredStopAtLevel=1"];
 /// Brokers of a cluster.
 const CLUSTER: u32 = 3;
 
@@ -81,12 +78,16 @@ fn start_brokers(options: &StackOptions, detours: &[Detour]) -> anyhow::Result<V
             let Hop { port, server_port } = detour.brokers[at];
             Listener { name: format!("DETOUR{number}"), port: server_port, advertised_port: port }
         };
-        let (heap_mb, java_options) =
-            if options.brokers == 1 { (LONELY_HEAP_MB, &[][..]) } else { (CLUSTER_HEAP_MB, &CLUSTER_JAVA_OPTIONS[..]) };
+        // Three Java machines that compile their code twice keep two processors busy for most of a minute after each start,
+        // that of a broker that was struck included.
+        let (heap_mb, compilers) = match options.brokers {
+            1 => (LONELY_HEAP_MB, options.compilers),
+            _ => (CLUSTER_HEAP_MB, Compilers::First),
+        };
         let settings = KafkaOptions {
             controller_port: Some(*controller_port),
             heap_mb,
-            java_options: java_options.iter().map(ToString::to_string).collect(),
+            compilers,
             node,
             voters: voters.clone(),
             listeners: detours.iter().enumerate().map(listener).collect(),
