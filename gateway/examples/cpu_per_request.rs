@@ -50,7 +50,7 @@ async fn start_service() -> anyhow::Result<SocketAddr> {
     let router = Router::new()
         .route("/orders/checkout/{order_id}", post(async || "the order is paid"))
         .route("/internal/ready", get(async || "ok"));
-    let limits = service_kit::http::Limits::default();
+    let limits = service_kit::http::Limits { max_streams: 4096, ..service_kit::http::Limits::default() };
     tokio::spawn(service_kit::http::serve(listener, router, limits, CancellationToken::new()));
     Ok(address)
 }

@@ -68,6 +68,8 @@ impl Gateway {
             port: "rest",
             header_timeout: Duration::from_millis(settings.header_timeout_ms),
             max_connections: settings.max_connections,
+            // An HTTP/2 connection may be silent for ever, which is not for strangers.
+            max_streams: 0,
             drain_deadline: settings.process.drain_deadline().saturating_sub(DRAIN_RESERVE),
         };
         let router = Proxy::new(&settings, upstreams).router();

@@ -84,7 +84,7 @@ impl Proxy {
             orders,
             stock,
             payment,
-            client: UpstreamClient::new(),
+            client: settings.upstream_http.client(),
             places: Semaphore::new(max_requests),
             max_requests,
             request_timeout: settings.request_timeout(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use service_kit::process::{BadConfiguration, ProcessArgs};
+use service_kit::upstream::UpstreamClient;
 
 /// The one public port of the shop: passes requests on to the services.
 #[derive(Clone, Debug, clap::Parser)]
@@ -20,6 +21,10 @@ pub struct Settings {
     /// Replicas of payment-svc: host:port,host:port or dns:host:port
     #[arg(long, env = "PAYMENT_UPSTREAMS", default_value = "127.0.0.1:8003")]
     pub payment_upstreams: String,
+    /// What the services speak: with 2 one connection to each replica carries all requests, with 1.1 each request that is
+    /// under way has one
+    #[arg(long, env = "UPSTREAM_HTTP", value_enum, default_value_t = UpstreamHttp::Two)]
+    pub upstream_http: UpstreamHttp,
     /// Milliseconds for a request from its head to its answer; order-svc's wait for a checkout must be shorter
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
     pub request_timeout_ms: u64,
@@ -48,6 +53,27 @@ pub enum IncomingTraces {
     Continue,
     /// A new trace begins at the gateway.
     Ignore,
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    #[value(name = "1.1")]
+    One,
+    /// HTTP/2 without TLS, by prior knowledge.
+    #[value(name = "2")]
+    Two,
+}
+
+impl UpstreamHttp {
+    /// A client that speaks it.
+    pub fn client(self) -> UpstreamClient {
+        match self {
+            Self::One => UpstreamClient::new(),
+            Self::Two => UpstreamClient::http2(),
+        }
+    }
 }
 
 impl Settings {

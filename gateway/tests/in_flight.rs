@@ -39,7 +39,8 @@ async fn a_request_that_hangs_is_seen_while_it_hangs_and_not_afterwards() {
     });
     let ready = service_kit::admin::internal_ready(Arc::new(|| true));
     let router = Router::new().route("/orders/find/{order_id}", find).merge(ready);
-    tokio::spawn(serve(listener, router, Limits::default(), CancellationToken::new()));
+    let limits = Limits { max_streams: 10, ..Limits::default() };
+    tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
     let flags = ["gateway", "--order-upstreams", &upstream, "--stock-upstreams", &upstream];
     let settings = Settings::try_parse_from(flags.iter().chain(&["--payment-upstreams", &upstream])).expect("settings");
     let gateway = Gateway::start(settings, CancellationToken::new()).await.expect("gateway");

@@ -68,7 +68,7 @@ impl Backend {
             .with_state(state.clone())
             .merge(service_kit::admin::internal_ready(Arc::new(move || probed.ready.load(Ordering::Relaxed))));
         let stop = CancellationToken::new();
-        let limits = Limits { drain_deadline: Duration::ZERO, ..Limits::default() };
+        let limits = Limits { max_streams: 100, drain_deadline: Duration::ZERO, ..Limits::default() };
         tokio::spawn(serve(listener, router, limits, stop.clone()));
         Self { address, state, stop }
     }
@@ -242,7 +242,8 @@ async fn a_post_that_was_sent_is_not_repeated_and_a_read_is() {
         }
     });
     let alive = Backend::start("alive").await;
-    let shop = Shop::start(&[breaking_address, alive.address], &["--request-timeout-ms", "10000"]).await;
+    let flags = ["--request-timeout-ms", "10000", "--upstream-http", "1.1"];
+    let shop = Shop::start(&[breaking_address, alive.address], &flags).await;
     let mut unknown = 0;
     for key in 0..20 {
         let (status, _, body) = shop.ask(Method::POST, &format!("/stock/add/{key}/1")).await;
@@ -275,7 +276,7 @@ async fn a_post_to_the_only_replica_that_breaks_is_sent_once() {
             count.fetch_add(u32::from(head[..size].starts_with(b"POST")), Ordering::Relaxed);
         }
     });
-    let shop = Shop::start(&[address, address], &[]).await;
+    let shop = Shop::start(&[address, address], &["--upstream-http", "1.1"]).await;
     let (status, _, body) = shop.ask(Method::POST, "/stock/add/7/1").await;
     assert_eq!((status, kind(&body).as_str()), (503, "/problems/outcome-unknown"));
     assert_eq!(posts.load(Ordering::Relaxed), 1);

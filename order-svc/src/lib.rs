@@ -160,6 +160,7 @@ async fn serve(
         port: "rest",
         // Everybody who may wait, and as many who come and go.
         max_connections: settings.max_waiters.saturating_mul(2),
+        max_streams: u32::try_from(settings.max_waiters.saturating_mul(2)).unwrap_or(u32::MAX),
         // The rest of the process's time is for what comes after the last request.
         drain_deadline: settings.process.drain_deadline() * 2 / 3,
         ..http::Limits::default()

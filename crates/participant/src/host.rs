@@ -20,6 +20,8 @@ use crate::runner::Participant;
 
 /// After SIGTERM the gateway is given this long to notice that this replica drains, before its port closes.
 const NOTICE: Duration = Duration::from_millis(1_000);
+/// Most REST requests at once on one connection of a gateway.
+const MAX_STREAMS: u32 = 4096;
 /// Part of the drain deadline of a revoked lane that a lane loop uses; the rest is left to the group.
 const LANE_DRAIN_PERCENT: u32 = 75;
 
@@ -123,7 +125,8 @@ impl Host {
         let admin_port = TcpListener::bind(process.admin_listen).await;
         let admin_port = admin_port.with_context(|| format!("listen on {}", process.admin_listen))?;
         let (rest_address, admin_address) = (rest_port.local_addr()?, admin_port.local_addr()?);
-        let limits = Limits { port: "rest", drain_deadline: process.drain_deadline(), ..Limits::default() };
+        let drain_deadline = process.drain_deadline();
+        let limits = Limits { port: "rest", max_streams: MAX_STREAMS, drain_deadline, ..Limits::default() };
         // The admin port is up to the very end, to watch the drain.
         let ended = CancellationToken::new();
         let ready = self.clone();

@@ -23,6 +23,15 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections kept for each replica: as many as a busy gateway has requests under way to it.
 const MAX_IDLE_CONNECTIONS: usize = 512;
 
+/// A connection that carries many requests at once is asked for a sign of life this often while it carries any …
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// … and given up when there is none for so long: a stopped process may come back until then.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests on one connection that were given up and whose answers may still come.
+const MAX_GIVEN_UP: usize = 4096;
+
 /// Largest body that is read as a whole: an order of 1 000 lines has about 60 kB.
 pub const MAX_BUFFERED_BYTES: usize = 1 << 20;
 
@@ -93,18 +102,21 @@ impl Default for UpstreamClient {
 }
 
 impl UpstreamClient {
-    /// A client with its own pool of connections.
+    /// A client that speaks HTTP/1.1, with a connection for every request that is under way.
     pub fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let client = Client::builder(Spawn)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .build(connector);
-        Self { client }
+        Self { client: builder().build(connector()) }
+    }
+
+    /// A client that speaks HTTP/2 without asking first (RFC 9113 section 3.3): one connection to each replica carries all
+    /// requests. Replicas must serve it: see [`Limits::max_streams`](crate::http::Limits::max_streams).
+    pub fn http2() -> Self {
+        let mut builder = builder();
+        builder
+            .http2_only(true)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_max_concurrent_reset_streams(MAX_GIVEN_UP);
+        Self { client: builder.build(connector()) }
     }
 
     /// Sends one request to one replica and waits for the head of its answer.
@@ -120,7 +132,9 @@ impl UpstreamClient {
         let request = to_request(address, outgoing)?;
         match tokio::time::timeout(timeout, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if error.is_connect() => Err(RequestError::NeverSent(Box::new(error))),
+            Ok(Err(error)) if error.is_connect() || was_refused(&error) => {
+                Err(RequestError::NeverSent(Box::new(error)))
+            }
             Ok(Err(error)) => Err(RequestError::Unknown(Box::new(error))),
             Err(_) => Err(RequestError::TimedOut(timeout)),
         }
@@ -143,9 +157,36 @@ impl UpstreamClient {
     }
 }
 
-/// Runs a connection's task.
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
+}
+
+fn builder() -> hyper_util::client::legacy::Builder {
+    let mut builder = Client::builder(Spawn);
+    builder
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new());
+    builder
+}
+
+/// Whether the other side says that it has not acted on the request: it refused it, or said goodbye before it (RFC 9113
+/// sections 8.7 and 6.8; requests that it may have acted on fail otherwise).
+fn was_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
+        let is_goodbye = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (is_goodbye || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// Runs a connection's tasks.
 #[derive(Clone, Copy)]
-struct Spawn;
+pub(crate) struct Spawn;
 
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     fn execute(&self, connection: F) {
@@ -173,7 +214,7 @@ fn to_request(address: SocketAddr, outgoing: &Outgoing) -> Result<Request<Full<B
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -214,5 +255,64 @@ mod tests {
         let error = UpstreamClient::new().request(address, &outgoing, timeout).await.expect_err("silent");
         assert!(matches!(error, RequestError::TimedOut(_)) && !error.certainly_never_sent(), "{error:?}");
         drop(listener);
+    }
+
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    /// A frame that ends with these two numbers.
+    fn frame(kind: u8, stream: u8, words: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(words.len() * 4).expect("short");
+        let head = [0, 0, length, kind, 0, 0, 0, 0, stream];
+        head.into_iter().chain(words.iter().flat_map(|word| [0, 0, 0, *word])).collect()
+    }
+
+    /// What a client makes of a first request to a server that answers with these frames and closes.
+    async fn told(frames: Vec<u8>) -> RequestError {
+        let (listener, address) = listener().await;
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            stream.write_all(SETTINGS).await.expect("write");
+            let mut received = Vec::new();
+            // The head of the request: kind 1, on stream 1.
+            while !received.windows(6).any(|bytes| bytes[0] == 1 && bytes[2..] == [0, 0, 0, 1]) {
+                stream.read_buf(&mut received).await.expect("read");
+            }
+            stream.write_all(&frames).await.expect("write");
+        });
+        let outgoing = Outgoing::get("/").expect("path");
+        UpstreamClient::http2().request(address, &outgoing, TIMEOUT).await.expect_err("no answer")
+    }
+
+    #[tokio::test]
+    async fn only_what_the_other_side_says_it_has_not_done_may_be_repeated() {
+        const RESET: u8 = 3;
+        const GOODBYE: u8 = 7;
+        let cases = [
+            ("refused", frame(RESET, 1, &[7]), true),
+            ("given up", frame(RESET, 1, &[8]), false),
+            ("goodbye before it", frame(GOODBYE, 0, &[0, 0]), true),
+            ("goodbye after it, and no answer", frame(GOODBYE, 0, &[1, 0]), false),
+            ("a mistake of the connection", frame(GOODBYE, 0, &[0, 2]), false),
+            ("closed without a word", Vec::new(), false),
+        ];
+        for (name, frames, never_sent) in cases {
+            let error = told(frames).await;
+            assert_eq!(error.certainly_never_sent(), never_sent, "{name}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_requests_at_once_to_nobody_are_certainly_never_sent() {
+        let (listener, address) = listener().await;
+        drop(listener);
+        let client = UpstreamClient::http2();
+        let ask = move |client: UpstreamClient| async move {
+            client.request(address, &Outgoing::get("/").expect("path"), TIMEOUT).await.expect_err("refused")
+        };
+        let asking: Vec<_> = (0..64).map(|_| tokio::spawn(ask(client.clone()))).collect();
+        for asked in asking {
+            let error = asked.await.expect("joined");
+            assert!(error.certainly_never_sent(), "{error:?}");
+        }
     }
 }

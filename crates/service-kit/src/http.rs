@@ -1,4 +1,4 @@
-//! Serves HTTP/1 with limits and a drain.
+//! Serves HTTP/1, and HTTP/2 where it is wanted, with limits and a drain.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -13,6 +13,7 @@ use futures::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use telemetry::logs::Throttle;
 use telemetry::metrics::HTTP_CONNECTIONS;
 use telemetry::stages::{Stage, in_stage};
@@ -21,10 +22,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::client::Spawn;
 use crate::problem::Problem;
 
 /// Pause after an `accept` that failed for want of something (file handles): trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Pause before looking for more of a client's first letters.
+const PREFACE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Out of file handles, every attempt fails.
 static NOT_ACCEPTED: Throttle = Throttle::new(Duration::from_secs(10));
@@ -38,6 +43,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Most connections at once; more wait in the backlog.
     pub max_connections: usize,
+    /// Most requests at once on a connection that begins with HTTP/2; with 0 the port speaks HTTP/1 only. For ports that
+    /// our own processes use: an HTTP/2 connection may be silent for as long as it answers pings.
+    pub max_streams: u32,
     /// How long open requests may go on after `shutdown` is cancelled.
     pub drain_deadline: Duration,
 }
@@ -48,6 +56,7 @@ impl Default for Limits {
             port: "admin",
             header_timeout: Duration::from_secs(10),
             max_connections: 4096,
+            max_streams: 0,
             drain_deadline: Duration::from_secs(30),
         }
     }
@@ -87,7 +96,7 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
             Ok((stream, _)) => {
                 // A child of its own: all connections on one token would share its lock at every poll.
                 let (router, shutdown, abort) = (router.clone(), shutdown.child_token(), abort.clone());
-                let connection = serve_connection(stream, router, limits.header_timeout, shutdown, abort);
+                let connection = serve_connection(stream, router, limits.clone(), shutdown, abort);
                 open.fetch_add(1, Ordering::Relaxed);
                 let open = open.clone();
                 tokio::spawn(async move {
@@ -116,17 +125,61 @@ async fn accept(listener: TcpListener, router: Router, limits: Limits, shutdown:
 async fn serve_connection(
     stream: TcpStream,
     router: Router,
-    header_timeout: Duration,
+    limits: Limits,
     shutdown: CancellationToken,
     abort: CancellationToken,
 ) {
     // Answers are small; waiting for an ack of the last one would only delay them.
     let _ = stream.set_nodelay(true);
+    let is_http2 = limits.max_streams > 0
+        && tokio::select! {
+            is_http2 = begins_with_http2(&stream, limits.header_timeout) => is_http2,
+            () = shutdown.cancelled() => false,
+        };
     let service = service_fn(move |request| answer(router.clone(), request));
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(stream), service);
+    if is_http2 {
+        let connection = hyper::server::conn::http2::Builder::new(Spawn)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.max_streams)
+            // Whoever gives up many requests at once is the gateway, whose clients have gone.
+            .max_pending_accept_reset_streams(limits.max_streams as usize)
+            .keep_alive_interval(limits.header_timeout)
+            .keep_alive_timeout(limits.header_timeout)
+            .serve_connection(TokioIo::new(stream), service);
+        until_its_end(connection, shutdown, abort).await;
+    } else {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .serve_connection(TokioIo::new(stream), service);
+        until_its_end(connection, shutdown, abort).await;
+    }
+}
+
+/// Whether a client's first letters are those of HTTP/2 (RFC 9113 section 3.4); no method of HTTP/1 begins like that.
+async fn begins_with_http2(stream: &TcpStream, timeout: Duration) -> bool {
+    const BEGINNING: &[u8; 3] = b"PRI";
+    let look = async {
+        let mut letters = [0; BEGINNING.len()];
+        loop {
+            match stream.peek(&mut letters).await {
+                Ok(count) if count == letters.len() => return letters == *BEGINNING,
+                Ok(count) if count > 0 && BEGINNING.starts_with(&letters[..count]) => {
+                    // The rest is on its way, and nothing tells when it has come.
+                    tokio::time::sleep(PREFACE_PAUSE).await;
+                }
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(timeout, look).await.unwrap_or(false)
+}
+
+async fn until_its_end<C: GracefulConnection<Error: std::fmt::Display>>(
+    connection: C,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+) {
     let mut connection = std::pin::pin!(connection);
     // The drain first, so that an answer that is written after it says `Connection: close`.
     let ended = tokio::select! {
@@ -163,6 +216,7 @@ fn panicked(path: &http::Uri, panic: &(dyn std::any::Any + Send)) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::{Outgoing, UpstreamClient};
     use axum::routing::get;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -277,5 +331,91 @@ mod tests {
         assert!(!second.is_finished());
         drop(first);
         assert!(second.await.expect("second").ends_with("fine"));
+    }
+
+    async fn start_http2(
+        router: Router,
+        limits: Limits,
+    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        start(router, Limits { max_streams: 16, ..limits }).await
+    }
+
+    #[tokio::test]
+    async fn one_connection_carries_many_requests_at_once() {
+        let (arrived, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (inside, go) = (arrived.clone(), release.clone());
+        let held = get(async move || {
+            inside.add_permits(1);
+            let _permit = go.acquire().await;
+            "fine"
+        });
+        let limits = Limits { port: "carried", ..Limits::default() };
+        let (address, ..) = start_http2(Router::new().route("/", held), limits).await;
+        let client = UpstreamClient::http2();
+        let ask = move |client: UpstreamClient| async move {
+            client.request_whole(address, &Outgoing::get("/").expect("path"), WAIT).await.expect("an answer")
+        };
+        let asking: Vec<_> = (0..8).map(|_| tokio::spawn(ask(client.clone()))).collect();
+        let all = tokio::time::timeout(WAIT, arrived.acquire_many(8)).await;
+        assert!(all.is_ok(), "{} of 8 requests arrived", arrived.available_permits());
+        assert!(telemetry::metrics::render().contains("saga_http_connections{port=\"carried\"} 1\n"));
+        release.add_permits(8);
+        for asked in asking {
+            assert_eq!(asked.await.expect("joined"), (http::StatusCode::OK, bytes::Bytes::from("fine")));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_port_speaks_http1_even_in_single_letters() {
+        let router = Router::new().route("/", axum::routing::post(async || "fine"));
+        let (address, ..) = start_http2(router, Limits::default()).await;
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        for letter in "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".bytes() {
+            stream.write_all(&[letter]).await.expect("write");
+            tokio::task::yield_now().await;
+        }
+        let mut text = String::new();
+        tokio::time::timeout(WAIT, stream.read_to_string(&mut text)).await.expect("in time").expect("read");
+        assert!(text.ends_with("fine"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_drain_does_not_wait_for_who_says_nothing() {
+        let limits = Limits { header_timeout: WAIT * 6, drain_deadline: WAIT * 6, ..Limits::default() };
+        let (address, shutdown, serving) = start_http2(Router::new(), limits).await;
+        let _silent = TcpStream::connect(address).await.expect("connect");
+        shutdown.cancel();
+        tokio::time::timeout(WAIT, serving).await.expect("drained").expect("joined");
+    }
+
+    #[tokio::test]
+    async fn a_drain_of_http2_finishes_what_is_open_and_takes_nothing_new() {
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (inside, go) = (entered.clone(), release.clone());
+        let slow = get(async move || {
+            inside.notify_one();
+            go.notified().await;
+            "done"
+        });
+        let (address, shutdown, serving) = start_http2(Router::new().route("/", slow), Limits::default()).await;
+        let client = UpstreamClient::http2();
+        let outgoing = Outgoing::get("/").expect("path");
+        let open = tokio::spawn({
+            let (client, outgoing) = (client.clone(), outgoing.clone());
+            async move { client.request_whole(address, &outgoing, WAIT).await }
+        });
+        entered.notified().await;
+        shutdown.cancel();
+        // From the moment at which the goodbye has arrived on: before, the request is one of those that are open.
+        let refused = async {
+            while !matches!(
+                client.request(address, &outgoing, Duration::from_millis(20)).await,
+                Err(error) if error.certainly_never_sent()
+            ) {}
+        };
+        tokio::time::timeout(WAIT, refused).await.expect("refused");
+        release.notify_waiters();
+        assert_eq!(open.await.expect("joined").expect("an answer").1, "done");
+        tokio::time::timeout(WAIT, serving).await.expect("drained").expect("joined");
     }
 }
