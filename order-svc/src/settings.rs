@@ -53,7 +53,7 @@ pub enum BatchInit {
     Off,
 }
 
-/// Most waiters that may be set: each costs about a kilobyte and a connection.
+/// Most waiters that may be set: each costs some kilobytes.
 const MAX_WAITERS: usize = 1_000_000;
 
 fn waiters(text: &str) -> Result<usize, String> {

@@ -222,7 +222,7 @@ fn wrapped(spec: &ProcessSpec) -> anyhow::Result<Command> {
     })
 }
 
-fn find_program(program: &Path) -> Option<PathBuf> {
+pub(crate) fn find_program(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.is_file().then(|| program.to_owned());
     }

@@ -42,6 +42,7 @@ fn brokers_take_their_classes_from_the_archive() {
     let kafka = Kafka::start(folder.path(), KafkaOptions::default()).unwrap();
     // An archive that does not fit the jars or the Java machine is not kept in memory.
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", kafka.pid())).unwrap();
-    let archive = kafka_libs().unwrap().with_file_name("classes.jsa");
-    assert!(maps.contains(archive.to_str().unwrap()), "not in memory: {}", archive.display());
+    let folder = kafka_libs().unwrap().canonicalize().unwrap();
+    let prefix = folder.with_file_name("classes-");
+    assert!(maps.contains(prefix.to_str().unwrap()), "no {}*.jsa in memory", prefix.display());
 }

@@ -29,8 +29,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// … and given up when there is none for so long: a stopped process may come back until then.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests on one connection that were given up and whose answers may still come.
+/// Requests on one connection that were given up within a second and whose answers may still come.
 const MAX_GIVEN_UP: usize = 4096;
+
+/// What one answer, and all of them together, may have on its way: a client of the gateway that reads slowly holds up its
+/// own answer and no other.
+const ANSWER_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// Largest body that is read as a whole: an order of 1 000 lines has about 60 kB.
 pub const MAX_BUFFERED_BYTES: usize = 1 << 20;
@@ -115,7 +120,11 @@ impl UpstreamClient {
             .http2_only(true)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_max_concurrent_reset_streams(MAX_GIVEN_UP);
+            .http2_max_concurrent_reset_streams(MAX_GIVEN_UP)
+            // An answer that comes later than that is no mistake of the other side.
+            .http2_max_local_error_reset_streams(None)
+            .http2_initial_stream_window_size(ANSWER_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         Self { client: builder.build(connector()) }
     }
 
@@ -174,14 +183,14 @@ fn builder() -> hyper_util::client::legacy::Builder {
     builder
 }
 
-/// Whether the other side says that it has not acted on the request: it refused it, or said goodbye before it (RFC 9113
-/// sections 8.7 and 6.8; requests that it may have acted on fail otherwise).
+/// Whether the other side says that it has not acted on the request (RFC 9113 section 8.7).
+///
+/// Not so its goodbye (GOAWAY): a request that meets the first of two fails here and may yet go out.
 fn was_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
-        let is_goodbye = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-        error.is_remote() && (is_goodbye || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
+    causes
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .any(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// Runs a connection's tasks.
@@ -290,7 +299,7 @@ mod tests {
         let cases = [
             ("refused", frame(RESET, 1, &[7]), true),
             ("given up", frame(RESET, 1, &[8]), false),
-            ("goodbye before it", frame(GOODBYE, 0, &[0, 0]), true),
+            ("goodbye before it", frame(GOODBYE, 0, &[0, 0]), false),
             ("goodbye after it, and no answer", frame(GOODBYE, 0, &[1, 0]), false),
             ("a mistake of the connection", frame(GOODBYE, 0, &[0, 2]), false),
             ("closed without a word", Vec::new(), false),
@@ -298,6 +307,31 @@ mod tests {
         for (name, frames, never_sent) in cases {
             let error = told(frames).await;
             assert_eq!(error.certainly_never_sent(), never_sent, "{name}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_requests_at_once_to_silence_are_certainly_never_sent() {
+        let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+        socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
+        let listener = socket.listen(1).expect("listen");
+        let address = listener.local_addr().expect("address");
+        // Nobody accepts: once the backlog is full the kernel leaves further attempts without an answer.
+        let mut held = Vec::new();
+        while let Ok(connected) =
+            tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await
+        {
+            held.push(connected.expect("connect"));
+        }
+        let client = UpstreamClient::http2();
+        let ask = move |client: UpstreamClient| async move {
+            client.request(address, &Outgoing::get("/").expect("path"), TIMEOUT).await.expect_err("silence")
+        };
+        // All wait for one attempt to connect; if each made one of its own after it, the last would time out.
+        let asking: Vec<_> = (0..16).map(|_| tokio::spawn(ask(client.clone()))).collect();
+        for asked in asking {
+            let error = asked.await.expect("joined");
+            assert!(error.certainly_never_sent(), "{error:?}");
         }
     }
 

@@ -28,6 +28,16 @@ use crate::problem::Problem;
 /// Pause after an `accept` that failed for want of something (file handles): trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Longest list of headers on an HTTP/2 connection: more than the gateway takes from anybody on HTTP/1, as what is longer
+/// ends the connection for all whose requests it carries.
+const MAX_HEADER_LIST_BYTES: u32 = 1 << 20;
+
+/// An HTTP/2 client may stand still for so long after it was asked for a sign of life.
+const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// So many requests a client may send before it has read how many it may send at once.
+const STREAMS_BEFORE_SETTINGS: u32 = 100;
+
 /// Pause before looking for more of a client's first letters.
 const PREFACE_PAUSE: Duration = Duration::from_millis(2);
 
@@ -133,6 +143,7 @@ async fn serve_connection(
     let _ = stream.set_nodelay(true);
     let is_http2 = limits.max_streams > 0
         && tokio::select! {
+            biased;
             is_http2 = begins_with_http2(&stream, limits.header_timeout) => is_http2,
             () = shutdown.cancelled() => false,
         };
@@ -140,11 +151,12 @@ async fn serve_connection(
     if is_http2 {
         let connection = hyper::server::conn::http2::Builder::new(Spawn)
             .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.max_streams)
+            .max_concurrent_streams(limits.max_streams.max(STREAMS_BEFORE_SETTINGS))
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
             // Whoever gives up many requests at once is the gateway, whose clients have gone.
-            .max_pending_accept_reset_streams(limits.max_streams as usize)
+            .max_pending_accept_reset_streams(usize::MAX)
             .keep_alive_interval(limits.header_timeout)
-            .keep_alive_timeout(limits.header_timeout)
+            .keep_alive_timeout(SIGN_OF_LIFE_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         until_its_end(connection, shutdown, abort).await;
     } else {
@@ -156,9 +168,9 @@ async fn serve_connection(
     }
 }
 
-/// Whether a client's first letters are those of HTTP/2 (RFC 9113 section 3.4); no method of HTTP/1 begins like that.
+/// Whether a client begins with the preface of HTTP/2 (RFC 9113 section 3.4); no request of HTTP/1 begins like that.
 async fn begins_with_http2(stream: &TcpStream, timeout: Duration) -> bool {
-    const BEGINNING: &[u8; 3] = b"PRI";
+    const BEGINNING: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let look = async {
         let mut letters = [0; BEGINNING.len()];
         loop {
@@ -363,6 +375,32 @@ mod tests {
         for asked in asking {
             assert_eq!(asked.await.expect("joined"), (http::StatusCode::OK, bytes::Bytes::from("fine")));
         }
+    }
+
+    #[tokio::test]
+    async fn one_request_with_long_headers_does_not_end_the_others() {
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (inside, go) = (entered.clone(), release.clone());
+        let slow = get(async move || {
+            inside.notify_one();
+            go.notified().await;
+            "done"
+        });
+        let router = Router::new().route("/slow", slow).route("/", get(async || "fine"));
+        let (address, ..) = start_http2(router, Limits::default()).await;
+        let client = UpstreamClient::http2();
+        let other = tokio::spawn({
+            let client = client.clone();
+            async move { client.request_whole(address, &Outgoing::get("/slow").expect("path"), WAIT).await }
+        });
+        entered.notified().await;
+        let mut long = Outgoing::get("/").expect("path");
+        for _ in 0..40 {
+            long.headers.append("x-a", "a".repeat(10_000).parse().expect("value"));
+        }
+        assert_eq!(client.request_whole(address, &long, WAIT).await.expect("an answer").1, "fine");
+        release.notify_one();
+        assert_eq!(other.await.expect("joined").expect("an answer").1, "done");
     }
 
     #[tokio::test]
