@@ -319,7 +319,7 @@ mod tests {
         // Nobody accepts: once the backlog is full the kernel leaves further attempts without an answer.
         let mut held = Vec::new();
         while let Ok(connected) =
-            tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await
+            tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(address)).await
         {
             held.push(connected.expect("connect"));
         }
