@@ -229,7 +229,7 @@ fn panicked(path: &http::Uri, panic: &(dyn std::any::Any + Send)) -> Response {
 mod tests {
     use super::*;
     use crate::client::{Outgoing, UpstreamClient};
-    use axum::routing::get;
+    use axum::routing::{MethodRouter, get};
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
@@ -242,6 +242,18 @@ mod tests {
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
         (address, shutdown, serving)
+    }
+
+    /// A handler that says when it is entered and waits until it is released.
+    fn held() -> (MethodRouter, Arc<Notify>, Arc<Notify>) {
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (inside, go) = (entered.clone(), release.clone());
+        let slow = get(async move || {
+            inside.notify_one();
+            go.notified().await;
+            "done"
+        });
+        (slow, entered, release)
     }
 
     /// Sends the bytes and reads until the other side closes.
@@ -280,13 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_finishes_what_is_open() {
-        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (inside, go) = (entered.clone(), release.clone());
-        let slow = get(async move || {
-            inside.notify_one();
-            go.notified().await;
-            "done"
-        });
+        let (slow, entered, release) = held();
         let (address, shutdown, serving) = start(Router::new().route("/slow", slow), Limits::default()).await;
         let client = tokio::spawn(async move { exchange(address, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await });
         entered.notified().await;
@@ -379,13 +385,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_request_with_long_headers_does_not_end_the_others() {
-        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (inside, go) = (entered.clone(), release.clone());
-        let slow = get(async move || {
-            inside.notify_one();
-            go.notified().await;
-            "done"
-        });
+        let (slow, entered, release) = held();
         let router = Router::new().route("/slow", slow).route("/", get(async || "fine"));
         let (address, ..) = start_http2(router, Limits::default()).await;
         let client = UpstreamClient::http2();
@@ -428,13 +428,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_of_http2_finishes_what_is_open_and_takes_nothing_new() {
-        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (inside, go) = (entered.clone(), release.clone());
-        let slow = get(async move || {
-            inside.notify_one();
-            go.notified().await;
-            "done"
-        });
+        let (slow, entered, release) = held();
         let (address, shutdown, serving) = start_http2(Router::new().route("/", slow), Limits::default()).await;
         let client = UpstreamClient::http2();
         let outgoing = Outgoing::get("/").expect("path");
