@@ -310,6 +310,18 @@ mod tests {
         }
     }
 
+    async fn many_are_never_sent(address: SocketAddr) {
+        let client = UpstreamClient::http2();
+        let ask = move |client: UpstreamClient| async move {
+            client.request(address, &Outgoing::get("/").expect("path"), TIMEOUT).await.expect_err("nobody")
+        };
+        let asking: Vec<_> = (0..64).map(|_| tokio::spawn(ask(client.clone()))).collect();
+        for asked in asking {
+            let error = asked.await.expect("joined");
+            assert!(error.certainly_never_sent(), "{error:?}");
+        }
+    }
+
     #[tokio::test]
     async fn many_requests_at_once_to_silence_are_certainly_never_sent() {
         let socket = tokio::net::TcpSocket::new_v4().expect("socket");
@@ -323,30 +335,14 @@ mod tests {
         {
             held.push(connected.expect("connect"));
         }
-        let client = UpstreamClient::http2();
-        let ask = move |client: UpstreamClient| async move {
-            client.request(address, &Outgoing::get("/").expect("path"), TIMEOUT).await.expect_err("silence")
-        };
-        // All wait for one attempt to connect; if each made one of its own after it, the last would time out.
-        let asking: Vec<_> = (0..16).map(|_| tokio::spawn(ask(client.clone()))).collect();
-        for asked in asking {
-            let error = asked.await.expect("joined");
-            assert!(error.certainly_never_sent(), "{error:?}");
-        }
+        // If each made an attempt of its own to connect, one after the other, the last would time out.
+        many_are_never_sent(address).await;
     }
 
     #[tokio::test]
     async fn many_requests_at_once_to_nobody_are_certainly_never_sent() {
         let (listener, address) = listener().await;
         drop(listener);
-        let client = UpstreamClient::http2();
-        let ask = move |client: UpstreamClient| async move {
-            client.request(address, &Outgoing::get("/").expect("path"), TIMEOUT).await.expect_err("refused")
-        };
-        let asking: Vec<_> = (0..64).map(|_| tokio::spawn(ask(client.clone()))).collect();
-        for asked in asking {
-            let error = asked.await.expect("joined");
-            assert!(error.certainly_never_sent(), "{error:?}");
-        }
+        many_are_never_sent(address).await;
     }
 }
