@@ -52,7 +52,7 @@ impl Consumer {
             Box::pin(async move { runner.run(lane).await })
         });
         let inquiry = Arc::new(Inquiry::new(Arc::clone(&topic)));
-        let fetchers = Fetchers::new(settings.clone(), group, Arc::clone(&topic), Arc::clone(&inquiry));
+        let fetchers = Fetchers::new(settings.clone(), group, Arc::clone(&topic), ground.clone(), Arc::clone(&inquiry));
         let fetchers = Arc::new(fetchers);
         let lanes = Lanes::new(Arc::clone(&topic), run, Arc::clone(&fetchers), Arc::clone(&inquiry), ground);
         let membership = Arc::new(Membership {

@@ -20,6 +20,7 @@ use crate::brokers::Brokers;
 use crate::error::{HaltReason, LaneFault};
 use crate::fetch_client::{FetchContext, Polled, new_consumer, take};
 use crate::fetching::{Accept, Fetching, Gap};
+use crate::ground::Ground;
 use crate::inbox::{Inbox, Item};
 use crate::inquiry::Inquiry;
 use crate::record::Record;
@@ -72,6 +73,7 @@ impl Fetcher {
         config: ClientConfig,
         topic: Arc<str>,
         number: usize,
+        ground: Ground,
         inquiry: Arc<Inquiry>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
@@ -89,7 +91,7 @@ impl Fetcher {
             match new_consumer(&config) {
                 Ok(consumer) => {
                     let brokers = Brokers::new(config.get("bootstrap.servers").unwrap_or_default());
-                    FetchLoop::new(body, consumer, brokers, topic, inquiry, runtime).run();
+                    FetchLoop::new(body, consumer, brokers, topic, ground, inquiry, runtime).run();
                 }
                 Err(error) => tracing::error!(%error, "a fetching consumer cannot be made"),
             }
@@ -189,6 +191,7 @@ struct FetchLoop {
     consumer: BaseConsumer<FetchContext>,
     brokers: Brokers,
     topic: Arc<str>,
+    ground: Ground,
     inquiry: Arc<Inquiry>,
     runtime: tokio::runtime::Handle,
     lanes: BTreeMap<Lane, Fetching>,
@@ -203,6 +206,7 @@ impl FetchLoop {
         consumer: BaseConsumer<FetchContext>,
         brokers: Brokers,
         topic: Arc<str>,
+        ground: Ground,
         inquiry: Arc<Inquiry>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
@@ -211,6 +215,7 @@ impl FetchLoop {
             consumer,
             brokers,
             topic,
+            ground,
             inquiry,
             runtime,
             lanes: BTreeMap::new(),
@@ -425,17 +430,23 @@ impl FetchLoop {
         lanes.map(|(lane, offset)| (self.topic.to_string(), lane.0.cast_signed(), offset)).collect()
     }
 
-    /// Finds the lane whose position the log does not hold: the client's error does not name it.
+    /// Finds the lane whose position the log does not hold: the client's error does not name it. By the time of the look
+    /// it may lie in the log again, of a topic that was made anew: that is asked last, so that it holds for the bounds.
     fn check_range(&self) {
         let positions: BTreeMap<Lane, (u64, i64)> =
             self.lanes.iter().map(|(lane, fetching)| (*lane, (fetching.epoch, fetching.next))).collect();
         let fetcher = Arc::clone(&self.fetcher);
-        let inquiry = Arc::clone(&self.inquiry);
+        let (inquiry, ground, topic) = (Arc::clone(&self.inquiry), self.ground.clone(), Arc::clone(&self.topic));
         let checking = Arc::clone(&self.checking_range);
         self.runtime.spawn(async move {
             tokio::time::sleep(RANGE_CHECK_PAUSE).await;
-            match inquiry.bounds(positions.keys().copied().collect()).await {
-                Ok(bounds) => {
+            let bounds = inquiry.bounds(positions.keys().copied().collect()).await;
+            let changed = ground.look(&inquiry, &topic).await;
+            match bounds.and_then(|bounds| Ok((bounds, changed?))) {
+                Ok((_, Some(changed))) => {
+                    positions.iter().for_each(|(lane, (epoch, _))| fetcher.halt(*lane, *epoch, changed.clone()));
+                }
+                Ok((bounds, None)) => {
                     for (lane, (low, high)) in bounds {
                         let Some((epoch, position)) = positions.get(&lane).copied() else { continue };
                         if position < low || position > high {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use saga_core::ids::Lane;
 
 use crate::fetcher::{Fetcher, Target};
+use crate::ground::Ground;
 use crate::inbox::Inbox;
 use crate::inquiry::Inquiry;
 use crate::settings::KafkaSettings;
@@ -19,6 +20,7 @@ pub(crate) struct Fetchers {
     settings: KafkaSettings,
     group: String,
     topic: Arc<str>,
+    ground: Ground,
     inquiry: Arc<Inquiry>,
     runtime: tokio::runtime::Handle,
     epochs: AtomicU64,
@@ -38,11 +40,18 @@ pub(crate) struct Attachment {
 }
 
 impl Fetchers {
-    pub(crate) fn new(settings: KafkaSettings, group: &str, topic: Arc<str>, inquiry: Arc<Inquiry>) -> Self {
+    pub(crate) fn new(
+        settings: KafkaSettings,
+        group: &str,
+        topic: Arc<str>,
+        ground: Ground,
+        inquiry: Arc<Inquiry>,
+    ) -> Self {
         Self {
             settings,
             group: group.to_owned(),
             topic,
+            ground,
             inquiry,
             runtime: tokio::runtime::Handle::current(),
             epochs: AtomicU64::new(0),
@@ -116,6 +125,7 @@ impl Fetchers {
             self.settings.fetcher(&self.group),
             Arc::clone(&self.topic),
             number,
+            self.ground.clone(),
             Arc::clone(&self.inquiry),
             self.runtime.clone(),
         )

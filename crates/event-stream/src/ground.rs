@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use saga_core::ids::Lane;
 
-use crate::error::HaltReason;
+use crate::error::{HaltReason, StreamError};
 use crate::inquiry::Inquiry;
 
 /// Pause before a broker that has not answered is asked again.
@@ -44,11 +44,8 @@ impl Ground {
     pub(crate) async fn verify(&self, inquiry: &Arc<Inquiry>, topic: &str, assignment: u64) {
         let mut verified = self.verified.lock().await;
         while self.is_checked() && *verified < assignment {
-            match inquiry.topic_id().await {
-                Ok(id) => {
-                    self.found(topic, id.as_deref());
-                    *verified = assignment;
-                }
+            match self.look(inquiry, topic).await {
+                Ok(_) => *verified = assignment,
                 Err(error) => {
                     tracing::debug!(topic, %error, "the topic's id is not known yet");
                     tokio::time::sleep(PAUSE).await;
@@ -57,13 +54,25 @@ impl Ground {
         }
     }
 
-    /// Whether the topic's id should be looked at.
-    pub(crate) fn is_checked(&self) -> bool {
-        self.id.is_some() && self.changed.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    /// Asks a broker whether the topic is still the one that the positions belong to. Says why all its lanes must halt,
+    /// if they must: once they must, they always must.
+    pub(crate) async fn look(&self, inquiry: &Arc<Inquiry>, topic: &str) -> Result<Option<HaltReason>, StreamError> {
+        if !self.is_checked() {
+            return Ok(self.changed());
+        }
+        Ok(self.found(topic, inquiry.topic_id().await?.as_deref()))
     }
 
-    /// The topic has this id now. Says why all its lanes must halt, if they must.
-    pub(crate) fn found(&self, topic: &str, id: Option<&str>) -> Option<HaltReason> {
+    /// Whether the topic's id should be looked at.
+    fn is_checked(&self) -> bool {
+        self.id.is_some() && self.changed().is_none()
+    }
+
+    fn changed(&self) -> Option<HaltReason> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn found(&self, topic: &str, id: Option<&str>) -> Option<HaltReason> {
         let (known, found) = (self.id.as_deref()?, id?);
         if known == found {
             return None;
@@ -75,8 +84,8 @@ impl Ground {
 
     /// Why this lane must not be worked on.
     pub(crate) fn refuses(&self, topic: &str, lane: Lane) -> Option<HaltReason> {
-        if let Some(reason) = &*self.changed.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Some(reason.clone());
+        if let Some(reason) = self.changed() {
+            return Some(reason);
         }
         let partitions = self.partitions.filter(|partitions| lane.0 >= *partitions)?;
         Some(HaltReason::TopicChanged(format!("{topic} has more partitions than the {partitions} of the settings")))

@@ -81,16 +81,15 @@ impl Lanes {
 
     /// Looks, meanwhile, whether the topic is still the one that the positions belong to; if not, all lanes halt.
     pub(crate) fn look_at_ground(self: &Arc<Self>) {
-        if !self.ground.is_checked() || self.owned().is_empty() {
+        if self.owned().is_empty() {
             return;
         }
         let lanes = Arc::clone(self);
         self.runtime.spawn(async move {
-            let id = match lanes.inquiry.topic_id().await {
-                Ok(id) => id,
-                Err(error) => return tracing::debug!(topic = %lanes.topic, %error, "the topic's id is not known"),
-            };
-            let Some(reason) = lanes.ground.found(&lanes.topic, id.as_deref()) else { return };
+            let found = lanes.ground.look(&lanes.inquiry, &lanes.topic).await;
+            let found =
+                found.inspect_err(|error| tracing::debug!(topic = %lanes.topic, %error, "the topic's id is not known"));
+            let Ok(Some(reason)) = found else { return };
             for entry in lanes.table.lock().owned.values() {
                 entry.cell.condemn(reason.clone());
             }
