@@ -42,6 +42,7 @@ pub(crate) struct Lanes {
     inquiry: Arc<Inquiry>,
     ground: Ground,
     assignments: AtomicU64,
+    looking: tokio::sync::Mutex<()>,
     runtime: tokio::runtime::Handle,
     table: Arc<Table>,
 }
@@ -75,8 +76,8 @@ impl Lanes {
         ground: Ground,
     ) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        let assignments = AtomicU64::new(0);
-        Self { topic, run, fetchers, inquiry, ground, assignments, runtime, table: Arc::default() }
+        let (assignments, looking) = (AtomicU64::new(0), tokio::sync::Mutex::default());
+        Self { topic, run, fetchers, inquiry, ground, assignments, looking, runtime, table: Arc::default() }
     }
 
     /// Looks, meanwhile, whether the topic is still the one that the positions belong to; if not, all lanes halt.
@@ -86,6 +87,8 @@ impl Lanes {
         }
         let lanes = Arc::clone(self);
         self.runtime.spawn(async move {
+            // A broker that is away keeps an earlier look waiting.
+            let Ok(_alone) = lanes.looking.try_lock() else { return };
             let found = lanes.ground.look(&lanes.inquiry, &lanes.topic).await;
             let found =
                 found.inspect_err(|error| tracing::debug!(topic = %lanes.topic, %error, "the topic's id is not known"));

@@ -28,11 +28,11 @@ use crate::settings::{GroupProtocol, KafkaSettings};
 
 /// How soon the thread notices that it shall end.
 const POLL_TIME: Duration = Duration::from_millis(100);
-/// Offsets are committed this often, for show and for the check of missing positions.
+/// Offsets are committed this often, for show and for the check of missing positions, and the topic's id is looked at: the
+/// client itself reads on in a topic that was made anew, if its position lies in the new one, and tells nobody.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// Gauges are set, and the topic's id is looked at, this often. The client itself reads on in a topic that was made anew,
-/// if its position lies in the new one, and tells nobody.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Gauges are set this often.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Tried again with every commit while the broker is away.
 static NOT_COMMITTED: Throttle = Throttle::new(Duration::from_secs(30));
 /// Pause before a member that met a fatal error is made anew.
@@ -104,7 +104,7 @@ pub(crate) fn run(membership: &Arc<Membership>, first: Arc<BaseConsumer<MemberCo
 
 /// Returns when told to stop, or when the member is of no use any more.
 fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
-    let (mut last_commit, mut last_look) = (Instant::now(), Instant::now());
+    let (mut last_commit, mut last_gauges) = (Instant::now(), Instant::now());
     let mut committed = BTreeMap::new();
     let brokers = Brokers::new(&membership.settings.brokers);
     while !membership.stops() {
@@ -124,10 +124,9 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
             tracing::error!(topic = %membership.topic, waited_ms, "the group member is not taken in, it is made anew");
             return;
         }
-        if last_look.elapsed() >= LOOK_INTERVAL {
-            last_look = Instant::now();
+        if last_gauges.elapsed() >= GAUGE_INTERVAL {
+            last_gauges = Instant::now();
             membership.set_gauges();
-            membership.lanes.look_at_ground();
         }
         if last_commit.elapsed() >= COMMIT_INTERVAL {
             last_commit = Instant::now();
@@ -139,6 +138,7 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
             let moved = positions.into_iter().filter(|(lane, next)| committed.insert(*lane, *next) != Some(*next));
             membership.commit(member, moved.collect());
             membership.fetchers.prune();
+            membership.lanes.look_at_ground();
         }
     }
 }

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 
 use common::{Applier, Broker, Store, consume, end, eventually, loaded, new_topic, outgoing, produce, settings};
 use event_stream::{
-    KafkaSettings, Outgoing, Publisher, StreamError, TopicSpec, TopicStorage, check_topics, ensure_topics,
-    wait_for_brokers,
+    Consumer, Ground, KafkaSettings, Outgoing, Publisher, StreamError, TopicSpec, TopicStorage, check_topics,
+    ensure_topics, topic_id, wait_for_brokers,
 };
 
 /// Lanes of a topic that several fetchers share.
 const LANES: u32 = 100;
+/// A consumer looks at its topic's id every five seconds.
+const TWO_LOOKS: Duration = Duration::from_secs(11);
+/// Two clients try again after a tenth of a second to a second, and a look every twentieth of one: some 400. Without pauses
+/// it was a hundred times as many.
+const MANY_CONNECTIONS: u64 = 10_000;
 /// Longer than the session between a broker of the tests and its controller.
 const STOOD_STILL: Duration = Duration::from_millis(4_500);
 
@@ -64,6 +69,32 @@ async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
     }
     end(consumer).await;
     broker.kafka.kill().unwrap();
+}
+
+/// The topic's id was once asked of the broker that had been the controller, and of no other: see `topic_id.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_is_connected_to_with_pauses() {
+    let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
+    let settings = KafkaSettings::new(broker.kafka.brokers(), "test");
+    let topic = new_topic(&settings, 1).await;
+    let ground = Ground::new(1, topic_id(&settings, &topic).await.unwrap().as_deref());
+    let runner = Arc::new(Applier::default());
+    let consumer = Consumer::start_on(ground, &settings, &format!("{topic}-group"), &topic, runner).unwrap();
+    eventually("the lane is loaded", || loaded(&consumer) == 1).await;
+    broker.kafka.kill().unwrap();
+    let before = connections();
+    tokio::time::sleep(TWO_LOOKS).await;
+    let tried = connections() - before;
+    println!("{tried} connections in {TWO_LOOKS:?}");
+    assert!((1..MANY_CONNECTIONS).contains(&tried), "{tried} connections");
+}
+
+/// Connections that programs of this machine have tried to make so far.
+fn connections() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let [names, numbers] = text.lines().filter(|line| line.starts_with("Tcp:")).collect::<Vec<_>>().try_into().unwrap();
+    let opened = names.split_whitespace().zip(numbers.split_whitespace()).find(|(name, _)| *name == "ActiveOpens");
+    opened.unwrap().1.parse().unwrap()
 }
 
 /// A broker that stood still for longer than its session with the controller is fenced, and says for a moment that the
