@@ -11,6 +11,7 @@ mod cpu;
 mod curve;
 mod curve_picture;
 mod diagram;
+mod disk;
 mod fsync;
 mod hot_key;
 mod open;

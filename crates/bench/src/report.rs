@@ -1,5 +1,6 @@
 //! Prints what was measured.
 
+use crate::disk::Silence;
 use crate::result::{Phase, Run};
 use crate::stages;
 
@@ -26,6 +27,10 @@ pub fn phase(phase: &Phase) -> Vec<String> {
         ),
         format!("  CPU µs per checkout: {:.0} in all; peak memory MB", phase.cpu_us_in_all()),
     ];
+    if let Some(disk) = phase.disk {
+        let Silence { longest_ms, in_all_s } = disk;
+        lines.insert(2, format!("  the disk stood still for up to {longest_ms:.0} ms, {in_all_s:.1} s in all"));
+    }
     for (name, used) in &phase.cpu_us {
         let memory = phase.memory_mb.get(name).copied().unwrap_or(f64::NAN);
         lines.push(format!("    {name:<18} {used:>7.1} {memory:>8.0}"));
@@ -37,9 +42,10 @@ pub fn phase(phase: &Phase) -> Vec<String> {
 /// The line before the phases.
 pub fn head(run: &Run) -> String {
     format!(
-        "{}: {} replicas, {} partitions, {} items, loaded in {:.1} s",
+        "{}: {} replicas, {} brokers, {} partitions, {} items, loaded in {:.1} s",
         run.scenario.name(),
         run.replicas,
+        run.brokers,
         run.partitions,
         run.items,
         run.load_s

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Silence;
 use crate::fsync::Fsync;
 use crate::scenario::Scenario;
 use crate::stages;
@@ -25,6 +26,9 @@ pub struct Run {
     pub scenario: Scenario,
     /// Replicas of each service.
     pub replicas: u32,
+    /// Brokers of Kafka; older files do not say it and mean one.
+    #[serde(default = "one")]
+    pub brokers: u32,
     /// Partitions of each topic.
     pub partitions: u32,
     /// Items that were loaded.
@@ -88,6 +92,9 @@ pub struct Phase {
     pub cpu_us: BTreeMap<String, f64>,
     /// Peak resident memory of each process so far, megabytes.
     pub memory_mb: BTreeMap<String, f64>,
+    /// How long the disk stood still; `None` where that cannot be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Silence>,
     /// With `--stages`: CPU time inside each service, microseconds per checkout that ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stages_us: stages::Table,
@@ -116,6 +123,7 @@ impl Phase {
             paid_by_second: tally.seconds.iter().map(|second| second.paid).collect(),
             cpu_us: cpu_s.iter().map(|(name, used)| (name.clone(), used * per_checkout)).collect(),
             memory_mb,
+            disk: None,
             stages_us: BTreeMap::new(),
         }
     }
@@ -149,6 +157,7 @@ impl Run {
             format: FORMAT,
             scenario,
             replicas: 0,
+            brokers: one(),
             partitions: 0,
             items: 0,
             envs: BTreeMap::new(),
@@ -172,6 +181,10 @@ impl Run {
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         write(path, self)
     }
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// Writes what was found out as JSON.
@@ -201,6 +214,7 @@ pub(crate) mod tests {
             paid_by_second: vec![paid / 10; 10],
             cpu_us: BTreeMap::from([("kafka".to_owned(), cpu_us)]),
             memory_mb: BTreeMap::new(),
+            disk: None,
             stages_us: BTreeMap::new(),
         });
         run

@@ -11,6 +11,7 @@ use stack::{Compilers, Data, Kind, Progress, Shop, Stack, StackOptions};
 use crate::audit::{self, Told, Verdict};
 use crate::client::Orders;
 use crate::cpu::{self, Snapshot};
+use crate::disk::Watch;
 use crate::fsync::Fsync;
 use crate::open::{Backlog, Steady};
 use crate::result::{Load, Phase, Run};
@@ -50,6 +51,9 @@ pub struct Plan {
     /// Replicas of each service
     #[arg(long, default_value_t = 1)]
     pub replicas: u32,
+    /// Brokers of Kafka: 1, or 3 with three copies of everything
+    #[arg(long, default_value_t = 1)]
+    pub brokers: u32,
     /// Partitions of each topic
     #[arg(long, default_value_t = 100)]
     pub partitions: u32,
@@ -79,6 +83,7 @@ pub struct Course {
     orders: Arc<Orders>,
     told: Told,
     counts_stages: bool,
+    folder: PathBuf,
     /// Seconds that the data took to load.
     pub load_s: f64,
 }
@@ -110,6 +115,7 @@ impl Plan {
     /// What can be known to fail before anything runs.
     pub fn check(&self) -> anyhow::Result<()> {
         ensure!(self.replicas > 0 && self.partitions > 0, "--replicas and --partitions need numbers above 0");
+        ensure!(matches!(self.brokers, 1 | 3), "--brokers is 1 or 3");
         self.environment()?;
         self.loads().map(drop)
     }
@@ -129,6 +135,7 @@ impl Plan {
         let mut course = Course::begin(self).await?;
         let mut run = Run::new(self.scenario, cpu::fixed_loop_ms());
         run.replicas = self.replicas;
+        run.brokers = self.brokers;
         run.partitions = self.partitions;
         run.items = self.items;
         run.envs = self.environment()?;
@@ -157,7 +164,7 @@ impl Course {
         let mut options = StackOptions::new(&std::path::absolute(&plan.dir)?)?;
         (options.data, options.compilers) = (Data::Forget, Compilers::Both);
         (options.replicas, options.spares) = (plan.replicas, plan.spares);
-        options.partitions = plan.partitions;
+        (options.brokers, options.partitions) = (plan.brokers, plan.partitions);
         options.definitions = stack::repository().join(plan.scenario.definitions());
         options.envs.extend(plan.scenario.settings());
         options.envs.extend(plan.environment()?);
@@ -175,6 +182,7 @@ impl Course {
             orders: Arc::new(Orders::new(plan.scenario, goods, plan.orders)),
             told: Told::default(),
             counts_stages: plan.stages,
+            folder: plan.dir.clone(),
             load_s: begin.elapsed().as_secs_f64(),
             stack,
         })
@@ -206,13 +214,16 @@ impl Course {
     async fn measure(&mut self, load: Load, time: Duration, backlog: Backlog) -> anyhow::Result<(Phase, u64)> {
         let before = Snapshot::take(&self.processes());
         let stages_before = self.stages().await?;
+        let disk = Watch::begin(&self.folder);
         let (tally, elapsed) = self.load(load, time, backlog).await?;
+        let disk = disk.map(Watch::end);
         let stages_after = self.stages().await?;
         let used_s = Snapshot::take(&self.processes()).since(&before);
         ensure!(!tally.ran_dry, "the fresh orders were used up before the time was over: raise --orders");
         let peak = |(name, pid): (String, u32)| Some((name, cpu::peak_memory(pid)? as f64 / 1e6));
         let memory_mb = self.processes().into_iter().filter_map(peak).collect();
         let mut phase = Phase::new(load, &tally, elapsed.as_secs_f64(), &used_s, memory_mb);
+        phase.disk = disk;
         if let (Some(before), Some(after)) = (stages_before, stages_after) {
             phase.stages_us = after.since(&before, &phase);
         }

@@ -14,7 +14,7 @@ use crate::vary::{Variant, Vary};
 /// What a sweep varies.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What is varied: NAME=VALUE,VALUE…; NAME is rate, connections, replicas, partitions, appendfsync, scenario or the
+    /// What is varied: NAME=VALUE,VALUE…; NAME is rate, connections, replicas, brokers, partitions, appendfsync, scenario or the
     /// environment variable of a setting of the services (`KAFKA_LINGER_MS`, `COMMIT_MAX_BATCH`)
     #[arg(long)]
     vary: String,

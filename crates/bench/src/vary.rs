@@ -55,6 +55,7 @@ impl Vary {
     pub fn title(&self) -> &str {
         match self.name.as_str() {
             "replicas" => "replicas of each service",
+            "brokers" => "brokers of Kafka, each record on all of them",
             "partitions" => "partitions of each topic",
             "rate" => "checkouts that arrive per second",
             "connections" => "connections, each with one checkout at a time",
@@ -77,6 +78,7 @@ fn varied(plan: &Plan, name: &str, value: &str) -> anyhow::Result<Plan> {
     };
     match name {
         "replicas" => plan.replicas = number()?,
+        "brokers" => plan.brokers = number()?,
         "partitions" => plan.partitions = number()?,
         "rate" => {
             alone()?;
@@ -95,8 +97,8 @@ fn varied(plan: &Plan, name: &str, value: &str) -> anyhow::Result<Plan> {
             plan.envs.push(format!("{name}={value}"));
         }
         _ => bail!(
-            "--vary {name}: write rate, connections, replicas, partitions, appendfsync, scenario or the name of a \
-             setting's environment variable (KAFKA_LINGER_MS)"
+            "--vary {name}: write rate, connections, replicas, brokers, partitions, appendfsync, scenario or the name of \
+             a setting's environment variable (KAFKA_LINGER_MS)"
         ),
     }
     Ok(plan)
