@@ -117,7 +117,7 @@ impl Lanes {
         let Table { lanes, pace, .. } = &mut *self.table();
         if let Some(state) = lanes.get_mut(&lane) {
             for open in sequences.filter_map(|sequence| state.open.remove(&sequence)) {
-                pace.ended(now.saturating_duration_since(open.since));
+                pace.ended(now.saturating_duration_since(open.since), now);
             }
         }
     }

@@ -13,11 +13,15 @@ pub const WINDOW_SAGAS: usize = 64;
 /// of its time and fills every batch on the way; less makes batches small, small ones make sagas dear, and sagas slow.
 const WAIT_PER_SAGA: f64 = 0.5;
 
-/// The longest a window is ever open.
-const MAX_WAIT: Duration = Duration::from_millis(100);
+/// The longest a window is ever open. A system that is slow for once stays so if its windows do not grow with it: each
+/// costs it all the hops, whatever it holds.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// Weight of one more saga in the mean of what they take.
+/// Least weight of one more saga in the mean of what they take.
 const PACE_WEIGHT: f64 = 1.0 / 512.0;
+
+/// Where sagas are few each weighs more, so that the mean forgets within some of this.
+const PACE_WINDOW_S: f64 = 5.0;
 
 /// Time constant of the measured rate: long enough to be steady, short enough to follow a load that starts.
 const RATE_WINDOW_S: f64 = 1.0;
@@ -54,14 +58,18 @@ impl Rate {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     mean_s: f64,
+    at: Option<Instant>,
 }
 
 impl Pace {
-    /// A saga has ended.
-    pub fn ended(&mut self, took: Duration) {
+    /// A saga has ended now.
+    pub fn ended(&mut self, took: Duration, now: Instant) {
         // One that stood still for long says nothing about the others.
         let took_s = took.min(MAX_WAIT.div_f64(WAIT_PER_SAGA)).as_secs_f64();
-        self.mean_s += (took_s - self.mean_s) * PACE_WEIGHT;
+        let passed_s = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        let weight = PACE_WEIGHT.max(1.0 - (-passed_s / PACE_WINDOW_S).exp());
+        self.mean_s += (took_s - self.mean_s) * weight;
+        self.at = Some(now);
     }
 
     /// How long a window stays open when so many starts come per second; zero: send what is there.
@@ -179,8 +187,8 @@ mod tests {
     }
 
     fn pace_after(sagas: u32, took: Duration) -> Pace {
-        let mut pace = Pace::default();
-        (0..sagas).for_each(|_| pace.ended(took));
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        (0..sagas).for_each(|_| pace.ended(took, now));
         pace
     }
 
@@ -205,8 +213,18 @@ mod tests {
     #[test]
     fn one_saga_that_stood_still_hardly_matters() {
         let mut pace = pace_after(5_000, Duration::from_millis(20));
-        pace.ended(Duration::from_secs(3_600));
+        pace.ended(Duration::from_secs(3_600), Instant::now());
         assert!(pace.open_for(1e3) < Duration::from_millis(12));
+    }
+
+    #[test]
+    fn a_few_sagas_each_second_are_enough_to_forget_a_slow_time() {
+        let ms = Duration::from_millis;
+        let mut pace = pace_after(5_000, ms(3_000));
+        assert!(pace.open_for(10.0).abs_diff(MAX_WAIT) < ms(1));
+        let begin = Instant::now();
+        (0..150).for_each(|saga| pace.ended(ms(40), begin + ms(100 * saga)));
+        assert!(pace.open_for(1e3) < ms(50), "after 15 seconds: {:?}", pace.open_for(1e3));
     }
 
     #[test]
