@@ -1,5 +1,5 @@
-//! What records that nobody can read cost everybody else: quiet phases and phases with such records in turns, so that
-//! each poisoned phase has a quiet one before and after it.
+//! What records that nobody can read, or at which a program panics, cost everybody else: quiet phases and phases with such
+//! records in turns, so that each poisoned phase has a quiet one before and after it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,8 +7,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use proto::Wire as _;
+use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, TraceContext};
+use saga_core::record::{Command, CommandRecord};
 use serde::Serialize;
-use stack::{Poisoner, READ_TOPICS, quarantined};
+use stack::{Kind, Poisoner, READ_TOPICS, quarantined};
+use uuid::Uuid;
 
 use crate::cpu;
 use crate::curve::median;
@@ -26,8 +31,20 @@ const LOOK: Duration = Duration::from_secs(1);
 /// From one record of a topic to the next the lane moves on by so many: all lanes get some where it has no common divisor
 /// with their number, and neighbours in time are far apart.
 const STRIDE: u64 = 37;
+/// The program that runs as stock-svc where records shall make one panic; it lies beside this one.
+const WITH_A_BUG: &str = "stock-with-a-bug";
 /// Latency may grow by this factor.
 const WANTED: f64 = 2.0;
+
+/// What is wrong with the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Records {
+    /// Bytes that no service can read, on every topic that one reads
+    Unreadable,
+    /// Commands at which stock-svc panics: a program with a bug runs in its place
+    Panicking,
+}
 
 /// The options of this measurement.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,7 +52,10 @@ pub struct Args {
     /// Poisoned phases; before, between and after them there is a quiet one of the same length
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Records per second that are no records, in turns for each topic that a service reads
+    /// What is wrong with the records
+    #[arg(long, value_enum, default_value_t = Records::Unreadable)]
+    records: Records,
+    /// Such records per second, in turns for each topic that gets them
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     poison_rate: u32,
     /// Where the result goes, as JSON
@@ -51,7 +71,9 @@ type Counts = BTreeMap<String, u64>;
 /// Everything that was found out.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Records per second that were none.
+    /// What was wrong with the records.
+    records: Records,
+    /// How many of them came per second.
     poison_rate: u32,
     partitions: u32,
     replicas: u32,
@@ -75,26 +97,32 @@ struct Ratio {
 /// Starts a stack, poisons it, prints the table, audits, ends it. An error when a checkout was answered anything but 200, a
 /// lane stands still, or the quarantine does not hold what was sent.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let plan = &args.plan;
+    let mut plan = args.plan.clone();
+    if args.records == Records::Panicking {
+        let program = std::env::current_exe().context("find this program")?.with_file_name(WITH_A_BUG);
+        plan.own_programs.push((Kind::StockSvc, program));
+    }
     let load = Load::Rate(plan.one_rate(RATE)?);
     let time = Duration::from_secs(plan.seconds);
-    let mut course = Course::begin(plan).await?;
+    let mut course = Course::begin(&plan).await?;
     course.warm_up(Duration::from_secs(plan.warmup_s)).await?;
     let mut fixed_loop_ms = [cpu::fixed_loop_ms(); 2];
     let poisoner = Poisoner::new(course.stack.brokers(), PATIENCE)?;
     let mut sent = Counts::new();
     let mut phases = vec![course.phase(load, time).await?];
     for round in 0..args.rounds {
-        let (phase, poisoned) = tokio::join!(course.phase(load, time), poison(&poisoner, args, round, &mut sent));
+        let (phase, poisoned) = tokio::join!(course.phase(load, time), args.poison(&poisoner, round, &mut sent));
         poisoned?;
         phases.push(phase?);
         phases.push(course.phase(load, time).await?);
     }
     fixed_loop_ms[1] = cpu::fixed_loop_ms();
     let quarantined = set_aside(course.stack.brokers(), &sent).await?;
-    let (poison_rate, partitions, replicas) = (args.poison_rate, plan.partitions, plan.replicas);
+    let (records, poison_rate) = (args.records, args.poison_rate);
+    let (partitions, replicas) = (plan.partitions, plan.replicas);
     let ratios = ratios(&phases);
-    let report = Report { poison_rate, partitions, replicas, fixed_loop_ms, phases, ratios, sent, quarantined };
+    let report =
+        Report { records, poison_rate, partitions, replicas, fixed_loop_ms, phases, ratios, sent, quarantined };
     print!("{}", report.text());
     result::write(&args.out, &report)?;
     println!("{}", args.out.display());
@@ -104,26 +132,64 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     report.check()
 }
 
-/// Appends the records of one phase, each in its time, and counts them.
-async fn poison(poisoner: &Poisoner, args: &Args, round: u32, sent: &mut Counts) -> anyhow::Result<()> {
-    let begin = Instant::now();
-    let count = u64::from(args.poison_rate) * args.plan.seconds;
-    for number in 0..count {
-        let due = begin + Duration::from_secs_f64(number as f64 / f64::from(args.poison_rate));
-        tokio::time::sleep_until(due.into()).await;
-        let (topic, lane) = place(u64::from(round) * count + number, args.plan.partitions);
-        poisoner.append(topic, [lane]).await?;
-        *sent.entry(topic.to_owned()).or_default() += 1;
+impl Args {
+    /// Appends the records of one phase, each in its time, and counts them.
+    async fn poison(&self, poisoner: &Poisoner, round: u32, sent: &mut Counts) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let count = u64::from(self.poison_rate) * self.plan.seconds;
+        for number in 0..count {
+            let due = begin + Duration::from_secs_f64(number as f64 / f64::from(self.poison_rate));
+            tokio::time::sleep_until(due.into()).await;
+            let number = u64::from(round) * count + number;
+            let (topic, lane) = place(number, self.records.topics(), self.plan.partitions);
+            match self.records {
+                Records::Unreadable => poisoner.append(topic, [lane]).await?,
+                Records::Panicking => poisoner.append_all(topic, [lane], &fatal(number, lane)).await?,
+            }
+            *sent.entry(topic.to_owned()).or_default() += 1;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+impl Records {
+    /// Where they go.
+    fn topics(self) -> &'static [&'static str] {
+        match self {
+            Self::Unreadable => &READ_TOPICS,
+            Self::Panicking => &["stock.commands"],
+        }
+    }
 }
 
 /// Where a record goes: the topics in turns, over all lanes.
-fn place(number: u64, partitions: u32) -> (&'static str, u32) {
-    let topics = READ_TOPICS.len() as u64;
-    let topic = READ_TOPICS[usize::try_from(number % topics).unwrap_or_default()];
-    let lane = number / topics * STRIDE % u64::from(partitions);
+fn place(number: u64, topics: &[&'static str], partitions: u32) -> (&'static str, u32) {
+    let count = topics.len() as u64;
+    let topic = topics[usize::try_from(number % count).unwrap_or_default()];
+    let lane = number / count * STRIDE % u64::from(partitions);
     (topic, u32::try_from(lane).unwrap_or_default())
+}
+
+/// A command of a saga that nobody else knows, at which the program with the bug panics.
+fn fatal(number: u64, lane: u32) -> Bytes {
+    let command = Command {
+        id: CommandId {
+            saga: SagaId(Uuid::from_u128(number.into())),
+            step: "stock".to_owned(),
+            direction: Direction::Action,
+        },
+        ordinal: Ordinal {
+            starter: Starter { name: "poisoner".to_owned(), store: Uuid::nil() },
+            lane: Lane(lane),
+            sequence: number,
+        },
+        operation: "panic".to_owned(),
+        input: Bytes::new(),
+        uses: BTreeMap::new(),
+        may_refuse: true,
+        trace: TraceContext::default(),
+    };
+    CommandRecord::Command(command).encode()
 }
 
 /// What lies in the quarantine once it is as much as was sent, or when the time for that is over.
@@ -180,10 +246,6 @@ impl Report {
         let _ = writeln!(text, "sent: {}\nin the quarantine: {}", counts(&self.sent), counts(&self.quarantined));
         let [before, after] = self.fixed_loop_ms;
         let _ = writeln!(text, "fixed CPU loop: {before:.0} ms before, {after:.0} ms after");
-        text.push_str(
-            "Not shown: records that make a program panic, which takes a program that panics. Tests have one \
-             (orchestrator/tests/poison.rs), and do not measure latency.\n",
-        );
         text
     }
 
@@ -219,6 +281,7 @@ mod tests {
     fn report(phases: Vec<Phase>, sent: u64, quarantined: u64) -> Report {
         let counts = |count| Counts::from([("saga.inbox".to_owned(), count)]);
         Report {
+            records: Records::Unreadable,
             poison_rate: 20,
             partitions: 100,
             replicas: 1,
@@ -243,9 +306,10 @@ mod tests {
 
     #[test]
     fn records_go_to_every_lane_of_every_topic() {
-        let places: BTreeSet<_> = (0..400).map(|number| place(number, 100)).collect();
+        let places: BTreeSet<_> = (0..400).map(|number| place(number, &READ_TOPICS, 100)).collect();
         assert_eq!(places.len(), 400);
         assert!(places.iter().all(|(_, lane)| *lane < 100));
+        assert!(Records::Panicking.topics().iter().all(|topic| READ_TOPICS.contains(topic)));
     }
 
     #[test]

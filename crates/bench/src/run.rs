@@ -69,6 +69,9 @@ pub struct Plan {
     /// One more replica of each service can be started: only `rebalance` does.
     #[arg(skip)]
     pub spares: u32,
+    /// Programs that run in place of services: only `poison` has one.
+    #[arg(skip)]
+    pub own_programs: Vec<(Kind, PathBuf)>,
     /// Folder of the stack's data and logs
     #[arg(long, default_value = ".stack/bench")]
     pub dir: PathBuf,
@@ -165,6 +168,7 @@ impl Course {
         (options.data, options.compilers) = (Data::Forget, Compilers::Both);
         (options.replicas, options.spares) = (plan.replicas, plan.spares);
         (options.brokers, options.partitions) = (plan.brokers, plan.partitions);
+        options.own_programs.clone_from(&plan.own_programs);
         options.definitions = stack::repository().join(plan.scenario.definitions());
         options.envs.extend(plan.scenario.settings());
         options.envs.extend(plan.environment()?);

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use local_servers::{Compilers, Lifetime};
 
+use crate::plan::Kind;
+
 /// Lanes of every topic, unless said otherwise.
 pub const DEFAULT_PARTITIONS: u32 = 100;
 /// Port of the gateway that `./dev up` starts.
@@ -61,6 +63,8 @@ pub struct StackOptions {
     pub scope: Scope,
     /// Folder of the services' programs.
     pub programs: PathBuf,
+    /// Programs from elsewhere that run in place of a service's own.
+    pub own_programs: Vec<(Kind, PathBuf)>,
     /// Folder of the saga definitions.
     pub definitions: PathBuf,
     /// More environment variables for every service.
@@ -90,12 +94,19 @@ impl StackOptions {
             lifetime: Lifetime::WithParent,
             scope: Scope::Everything,
             programs: programs_folder()?,
+            own_programs: Vec::new(),
             definitions: repository().join("definitions"),
             envs: Vec::new(),
             own_envs: Vec::new(),
             redis_settings: Vec::new(),
             ready_deadline: DEFAULT_READY_DEADLINE,
         })
+    }
+
+    /// The program that runs as this service.
+    pub(crate) fn program(&self, kind: Kind) -> PathBuf {
+        let own = self.own_programs.iter().find(|(replaced, _)| *replaced == kind);
+        own.map_or_else(|| self.programs.join(kind.name()), |(_, program)| program.clone())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes that are no record, appended to topics on purpose.
+//! Records that no service can do anything with, appended to topics on purpose.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use event_stream::{KafkaSettings, Lane, Outgoing, Publisher};
 /// What is appended: a protobuf message that breaks off, with no format.
 const POISON: &[u8] = b"\xff\xff poison";
 
-/// Appends bytes that no service can read.
+/// Appends such records.
 pub struct Poisoner {
     publisher: Publisher,
 }
@@ -21,14 +21,20 @@ impl Poisoner {
         Ok(Self { publisher: Publisher::new(&settings)? })
     }
 
-    /// Appends one to each of these lanes; returns when all are acknowledged.
+    /// Appends bytes that are no record to each of these lanes; returns when all are acknowledged.
     pub async fn append(&self, topic: &str, lanes: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
-        let record = |lane| Outgoing {
-            topic: topic.into(),
-            lane: Lane(lane),
-            payload: Bytes::from_static(POISON),
-            headers: Vec::new(),
-        };
+        self.append_all(topic, lanes, &Bytes::from_static(POISON)).await
+    }
+
+    /// Appends this to each of these lanes; returns when all are acknowledged.
+    pub async fn append_all(
+        &self,
+        topic: &str,
+        lanes: impl IntoIterator<Item = u32>,
+        payload: &Bytes,
+    ) -> anyhow::Result<()> {
+        let record =
+            |lane| Outgoing { topic: topic.into(), lane: Lane(lane), payload: payload.clone(), headers: Vec::new() };
         let receipt = self.publisher.send(lanes.into_iter().map(record).collect()).await;
         let acknowledged = async { anyhow::Ok(receipt?.await?) };
         acknowledged.await.with_context(|| format!("append to {topic}"))

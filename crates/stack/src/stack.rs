@@ -274,7 +274,7 @@ impl Stack {
     fn start_service(&mut self, plan: ServicePlan) -> anyhow::Result<()> {
         let spec = ProcessSpec {
             name: plan.name.clone(),
-            program: self.options.programs.join(plan.kind.name()),
+            program: self.options.program(plan.kind),
             args: Vec::new(),
             envs: plan.envs,
             log_file: plan.log_file.clone(),
@@ -333,7 +333,7 @@ fn prepare(mut options: StackOptions) -> anyhow::Result<StackOptions> {
             refuse_port_in_use(port).context("the gateway cannot start (--port chooses another)")?;
         }
         for kind in Kind::CONSUMERS.into_iter().chain([Kind::Gateway]) {
-            let program = options.programs.join(kind.name());
+            let program = options.program(kind);
             anyhow::ensure!(program.is_file(), "{} is not built: run cargo build --workspace", program.display());
         }
     }
