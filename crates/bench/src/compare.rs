@@ -45,6 +45,9 @@ pub fn table(a: &Run, b: &Run) -> String {
             let _ = writeln!(text, "{name} ran with appendfsync {}, {warning}", run.appendfsync.name());
         }
     }
+    if a.brokers != b.brokers {
+        let _ = writeln!(text, "A ran with brokers: {}, B with {}", a.brokers, b.brokers);
+    }
     if a.scenario != b.scenario {
         let _ = writeln!(text, "A is the scenario {}, B is {}", a.scenario.name(), b.scenario.name());
     }

@@ -70,7 +70,13 @@ impl Ear {
 /// Watches the disk until it is told to end.
 pub struct Watch {
     ends: Arc<AtomicBool>,
-    thread: JoinHandle<Silence>,
+    thread: Option<JoinHandle<Silence>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+    }
 }
 
 impl Watch {
@@ -90,14 +96,17 @@ impl Watch {
             }
             ear.end()
         });
-        Some(Self { ends, thread })
+        Some(Self { ends, thread: Some(thread) })
     }
 
     /// What it heard.
-    pub fn end(self) -> Silence {
+    pub fn end(mut self) -> Silence {
         self.ends.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        self.thread.join().expect("the thread only reads and adds")
+        let heard = self.thread.take().map(|thread| {
+            thread.thread().unpark();
+            thread.join().expect("the thread only reads and adds")
+        });
+        heard.unwrap_or_default()
     }
 }
 

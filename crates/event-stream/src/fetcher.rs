@@ -443,9 +443,8 @@ impl FetchLoop {
             let bounds = inquiry.bounds(positions.keys().copied().collect()).await;
             let changed = ground.look(&inquiry, &topic).await;
             match bounds.and_then(|bounds| Ok((bounds, changed?))) {
-                Ok((_, Some(changed))) => {
-                    positions.iter().for_each(|(lane, (epoch, _))| fetcher.halt(*lane, *epoch, changed.clone()));
-                }
+                // The group member's thread halts all lanes.
+                Ok((_, Some(_))) => return,
                 Ok((bounds, None)) => {
                     for (lane, (low, high)) in bounds {
                         let Some((epoch, position)) = positions.get(&lane).copied() else { continue };
@@ -456,7 +455,7 @@ impl FetchLoop {
                 }
                 Err(error) => {
                     if let Some(held_back) = BOUNDS_UNKNOWN.admit() {
-                        tracing::warn!(%error, held_back, "the bounds of the log are not known yet");
+                        tracing::warn!(%error, held_back, "the bounds of the log or the topic's id are not known yet");
                     }
                 }
             }

@@ -68,7 +68,8 @@ impl Ground {
         self.id.is_some() && self.changed().is_none()
     }
 
-    fn changed(&self) -> Option<HaltReason> {
+    /// Why all lanes must halt, if somebody has found that they must.
+    pub(crate) fn changed(&self) -> Option<HaltReason> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

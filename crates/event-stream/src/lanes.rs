@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub(crate) struct Lanes {
     inquiry: Arc<Inquiry>,
     ground: Ground,
     assignments: AtomicU64,
-    looking: tokio::sync::Mutex<()>,
+    looking: AtomicBool,
     runtime: tokio::runtime::Handle,
     table: Arc<Table>,
 }
@@ -76,11 +76,11 @@ impl Lanes {
         ground: Ground,
     ) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        let (assignments, looking) = (AtomicU64::new(0), tokio::sync::Mutex::default());
+        let (assignments, looking) = (AtomicU64::new(0), AtomicBool::new(false));
         Self { topic, run, fetchers, inquiry, ground, assignments, looking, runtime, table: Arc::default() }
     }
 
-    /// Looks, meanwhile, whether the topic is still the one that the positions belong to; if not, all lanes halt.
+    /// Looks, meanwhile, whether the topic is still the one that the positions belong to.
     pub(crate) fn look_at_ground(self: &Arc<Self>) {
         if self.owned().is_empty() {
             return;
@@ -88,15 +88,20 @@ impl Lanes {
         let lanes = Arc::clone(self);
         self.runtime.spawn(async move {
             // A broker that is away keeps an earlier look waiting.
-            let Ok(_alone) = lanes.looking.try_lock() else { return };
-            let found = lanes.ground.look(&lanes.inquiry, &lanes.topic).await;
-            let found =
-                found.inspect_err(|error| tracing::debug!(topic = %lanes.topic, %error, "the topic's id is not known"));
-            let Ok(Some(reason)) = found else { return };
-            for entry in lanes.table.lock().owned.values() {
-                entry.cell.condemn(reason.clone());
+            if lanes.looking.swap(true, Ordering::AcqRel) {
+                return;
             }
+            if let Err(error) = lanes.ground.look(&lanes.inquiry, &lanes.topic).await {
+                tracing::debug!(topic = %lanes.topic, %error, "the topic's id is not known");
+            }
+            lanes.looking.store(false, Ordering::Release);
         });
+    }
+
+    /// Halts all lanes if somebody has found that the topic is another one.
+    pub(crate) fn heed_ground(&self) {
+        let Some(reason) = self.ground.changed() else { return };
+        self.table.lock().owned.values().for_each(|entry| entry.cell.condemn(reason.clone()));
     }
 
     /// Starts a task for each of these lanes.

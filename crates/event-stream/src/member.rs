@@ -109,6 +109,7 @@ fn poll(membership: &Membership, member: &BaseConsumer<MemberContext>) {
     let brokers = Brokers::new(&membership.settings.brokers);
     while !membership.stops() {
         brokers.keep(member.client());
+        membership.lanes.heed_ground();
         match member.poll(POLL_TIME) {
             None => {}
             Some(Ok(_)) => tracing::error!(topic = %membership.topic, "the group member fetched a record"),

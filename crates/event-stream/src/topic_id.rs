@@ -5,7 +5,8 @@
 //! librdkafka asks the broker that was named as controller, unless it is told another. While that one is down, the question
 //! has the client connect to it again and again without a pause (2.12.1: `rd_kafka_admin_worker` asks for a connection at
 //! every change of state, and each request for one takes the backoff away), one core for each few clients. So it is told
-//! a broker that has just answered.
+//! a broker that has just answered, and asks nobody when none does. (A connection that does not know its broker's number yet
+//! leaves it to the library.)
 
 use std::ffi::c_int;
 use std::ptr;
@@ -33,9 +34,9 @@ pub(crate) fn topic_id<C: ClientContext>(
     deadline: Duration,
 ) -> KafkaResult<Option<String>> {
     let Some(name) = c_name(topic) else { return Err(failed(RDKafkaErrorCode::InvalidTopic)) };
-    let answers = client.fetch_metadata(Some(topic), deadline)?.orig_broker_id();
+    let broker = client.fetch_metadata(Some(topic), deadline)?.orig_broker_id();
     let deadline_ms = c_int::try_from(deadline.as_millis()).unwrap_or(c_int::MAX);
-    let description = Described::ask(client.native_ptr(), answers, &name, deadline_ms)?;
+    let description = Described::ask(client.native_ptr(), broker, &name, deadline_ms)?;
     description.id().map(|id| (id != 0).then(|| format!("{id:032x}")))
 }
 

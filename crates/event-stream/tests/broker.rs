@@ -71,7 +71,8 @@ async fn a_broker_that_is_killed_and_comes_back_is_found_again_by_all() {
     broker.kafka.kill().unwrap();
 }
 
-/// The topic's id was once asked of the broker that had been the controller, and of no other: see `topic_id.rs`.
+/// The topic's id was once asked of the broker that had been the controller, whether it answers or not: see `topic_id.rs`.
+/// Here no broker answers, so nobody may be asked. That it is the one that answers, of several, this test does not show.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_away_is_connected_to_with_pauses() {
     let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();

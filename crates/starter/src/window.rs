@@ -23,6 +23,9 @@ const PACE_WEIGHT: f64 = 1.0 / 512.0;
 /// Where sagas are few each weighs more, so that the mean forgets within some of this.
 const PACE_WINDOW_S: f64 = 5.0;
 
+/// Most weight of one saga: after a quiet time the first one does not stand for all.
+const MAX_PACE_WEIGHT: f64 = 0.1;
+
 /// Time constant of the measured rate: long enough to be steady, short enough to follow a load that starts.
 const RATE_WINDOW_S: f64 = 1.0;
 
@@ -67,7 +70,7 @@ impl Pace {
         // One that stood still for long says nothing about the others.
         let took_s = took.min(MAX_WAIT.div_f64(WAIT_PER_SAGA)).as_secs_f64();
         let passed_s = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
-        let weight = PACE_WEIGHT.max(1.0 - (-passed_s / PACE_WINDOW_S).exp());
+        let weight = (1.0 - (-passed_s / PACE_WINDOW_S).exp()).clamp(PACE_WEIGHT, MAX_PACE_WEIGHT);
         self.mean_s += (took_s - self.mean_s) * weight;
         self.at = Some(now);
     }
@@ -186,8 +189,8 @@ mod tests {
         (0..count).map(|lane| (Lane(lane), Health::Good)).collect()
     }
 
-    fn pace_after(sagas: u32, took: Duration) -> Pace {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+    fn pace_after(sagas: u32, took: Duration, now: Instant) -> Pace {
+        let mut pace = Pace::default();
         (0..sagas).for_each(|_| pace.ended(took, now));
         pace
     }
@@ -204,7 +207,7 @@ mod tests {
             (ms(150), 1e3, ms(75)),
             (ms(30_000), 1e3, MAX_WAIT),
         ] {
-            let open = pace_after(5_000, took).open_for(starts_per_s);
+            let open = pace_after(5_000, took, Instant::now()).open_for(starts_per_s);
             assert!(open.abs_diff(wait) < ms(1), "{took:?}, {starts_per_s}/s: {open:?}");
         }
         assert_eq!(Pace::default().open_for(1e9), Duration::ZERO, "nothing is known yet");
@@ -212,17 +215,20 @@ mod tests {
 
     #[test]
     fn one_saga_that_stood_still_hardly_matters() {
-        let mut pace = pace_after(5_000, Duration::from_millis(20));
-        pace.ended(Duration::from_secs(3_600), Instant::now());
-        assert!(pace.open_for(1e3) < Duration::from_millis(12));
+        let (ms, now) = (Duration::from_millis, Instant::now());
+        for (quiet, most) in [(ms(0), ms(12)), (ms(60_000), ms(60))] {
+            let mut pace = pace_after(5_000, ms(20), now);
+            pace.ended(ms(3_600_000), now + quiet);
+            assert!(pace.open_for(1e3) < most, "{quiet:?}: {:?}", pace.open_for(1e3));
+        }
     }
 
     #[test]
     fn a_few_sagas_each_second_are_enough_to_forget_a_slow_time() {
         let ms = Duration::from_millis;
-        let mut pace = pace_after(5_000, ms(3_000));
-        assert!(pace.open_for(10.0).abs_diff(MAX_WAIT) < ms(1));
         let begin = Instant::now();
+        let mut pace = pace_after(5_000, ms(3_000), begin);
+        assert!(pace.open_for(10.0).abs_diff(MAX_WAIT) < ms(1));
         (0..150).for_each(|saga| pace.ended(ms(40), begin + ms(100 * saga)));
         assert!(pace.open_for(1e3) < ms(50), "after 15 seconds: {:?}", pace.open_for(1e3));
     }
