@@ -110,7 +110,8 @@ async fn a_topic_that_is_made_anew_and_outgrows_the_positions_at_once_halts_its_
     make_anew(&topic, 2).await;
     fill(&topic, 2).await;
     // What lies beyond the positions may be read until the next look: the client does not tell that it is another topic.
-    eventually("its lanes halt", || changed(&consumer) == 2).await;
+    // Seldom they are: then nobody knows when the group finds the new one.
+    eventually("its lanes halt, or are taken away", || changed(&consumer) == consumer.lanes().len()).await;
     end(consumer).await;
 }
 
