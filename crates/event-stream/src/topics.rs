@@ -15,6 +15,8 @@ use crate::settings::KafkaSettings;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// New topics are known to every part of a broker a moment after they were made.
 const VISIBLE_DEADLINE: Duration = Duration::from_secs(20);
+/// A broker that lags behind the others does not know a new topic, or its settings, for a moment.
+const LAG_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two looks for new topics.
 const VISIBLE_LOOK: Duration = Duration::from_millis(50);
 
@@ -167,11 +169,41 @@ fn check(
     storage: Option<&TopicStorage>,
     runtime: &tokio::runtime::Handle,
 ) -> Result<(), StreamError> {
+    let end = std::time::Instant::now() + LAG_DEADLINE;
+    loop {
+        let Look { complaints, unknown } = look(admin, topics, storage, runtime)?;
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        if !unknown || std::time::Instant::now() >= end {
+            return Err(StreamError::Topics(complaints));
+        }
+        std::thread::sleep(VISIBLE_LOOK);
+    }
+}
+
+/// What one look at the topics found.
+struct Look {
+    complaints: Vec<String>,
+    /// Whether the broker that was asked did not know one of them.
+    unknown: bool,
+}
+
+fn look(
+    admin: &Admin,
+    topics: &[TopicSpec],
+    storage: Option<&TopicStorage>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Look, StreamError> {
     let mut complaints = Vec::new();
     let mut present = Vec::new();
+    let mut unknown = false;
     for topic in topics {
         match found(admin.inner(), &topic.name, ANSWER_DEADLINE)? {
-            None => complaints.push(format!("{} does not exist", topic.name)),
+            None => {
+                unknown = true;
+                complaints.push(format!("{} does not exist", topic.name));
+            }
             Some(found) if found.partitions != topic.partitions as usize => {
                 let (name, wanted) = (&topic.name, topic.partitions);
                 complaints.push(format!("{name} has {} partitions, not {wanted}", found.partitions));
@@ -194,10 +226,17 @@ fn check(
             .map_err(|error| StreamError::kafka("read the topics' settings", error))?;
         for (topic, config) in present.iter().zip(described) {
             let config = config.map_err(|code| StreamError::kafka("read the topics' settings", code))?;
+            // rdkafka drops the reason why a topic has none.
+            if config.entries.is_empty() {
+                unknown = true;
+                let reason = "it does not know the topic, or DescribeConfigs is not allowed";
+                complaints.push(format!("a broker told no settings of {}: {reason}", topic.name));
+                continue;
+            }
             complaints.extend(complaints_about(topic, storage, &config));
         }
     }
-    if complaints.is_empty() { Ok(()) } else { Err(StreamError::Topics(complaints)) }
+    Ok(Look { complaints, unknown })
 }
 
 fn complaints_about(topic: &TopicSpec, storage: Option<&TopicStorage>, config: &ConfigResource) -> Vec<String> {

@@ -253,6 +253,16 @@ async fn topics_that_are_not_as_they_must_be_are_told_in_one_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_a_broker_does_not_know_yet_is_waited_for() {
+    let settings = settings();
+    let spec = TopicSpec { name: "made-while-asked-for".to_owned(), partitions: 2, log_append_time: true };
+    let make = event_stream::make_topics(&settings, std::slice::from_ref(&spec), 1, 32 << 20, 8 << 20);
+    let (checked, made) = tokio::join!(check_topics(&settings, std::slice::from_ref(&spec)), make);
+    made.unwrap();
+    checked.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_that_are_not_as_they_must_be_are_told_too() {
     let settings = settings();
     let spec = TopicSpec { name: new_topic(&settings, 3).await, partitions: 3, log_append_time: true };
