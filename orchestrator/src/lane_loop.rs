@@ -83,6 +83,8 @@ struct LaneLoop {
     owned: OwnedLane,
     core: LaneCore,
     outbox: Outbox<Receipt>,
+    /// Whether sending was broken off: then the state is ahead of what others were told.
+    is_unsent: bool,
     numbers: Arc<Numbers>,
     questions: mpsc::Receiver<Question>,
     _registration: Registration,
@@ -118,7 +120,8 @@ impl LaneLoop {
         if let Some((offset, why)) = shared.suspects.condemned(lane, position) {
             core.shun(offset, why);
         }
-        Ok(Self { core, outbox: Outbox::default(), shared, owned, numbers, questions, _registration: registration })
+        let outbox = Outbox::default();
+        Ok(Self { core, outbox, is_unsent: false, shared, owned, numbers, questions, _registration: registration })
     }
 
     /// Folds to the log's end without a command: the same records give the same state. Break: the lane was taken away.
@@ -288,6 +291,7 @@ impl LaneLoop {
 
     /// Sends what is queued and remembers the receipts. Break: the lane was taken away before all of it was sent.
     async fn publish(&mut self) -> Result<ControlFlow<()>, LaneFault> {
+        self.is_unsent = true;
         if self.find_homes().await?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -310,6 +314,7 @@ impl LaneLoop {
             }
             records = rest;
         }
+        self.is_unsent = false;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -332,6 +337,11 @@ impl LaneLoop {
     /// Writes a last checkpoint before the lane is given up, if the receipts come in time. If not, the next owner folds
     /// a little more and says it all again.
     async fn settle(&mut self) {
+        // A checkpoint says that all before it was sent: results are told by nobody else.
+        if self.is_unsent {
+            tracing::info!(lane = self.core.lane.0, "lane given up while it was sending: no last checkpoint");
+            return;
+        }
         let ended = tokio::time::timeout(self.shared.drain_deadline, self.write_last()).await;
         let lane = self.core.lane.0;
         match ended {

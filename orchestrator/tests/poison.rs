@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{INBOX, LANES, PATIENCE, Stack, eventually, start};
 use event_stream::{Consumer, Lane};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use orchestrator::definitions::Definitions;
 use orchestrator::homes::Homes;
 use orchestrator::lane_loop::{Runner, Shared};
@@ -20,7 +23,7 @@ use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::ids::{Direction, SagaId};
 use saga_core::lane::SUPPORTED_FOLD_VERSION;
-use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply, SagaOutcome, UndoCause};
+use saga_core::record::{InboxEvent, InboxRecord, Outcome, Reply, SagaOutcome, Start, UndoCause};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -157,6 +160,35 @@ async fn a_record_that_panics_is_set_aside_for_ever_and_its_saga_held() {
     let charge = stack.command(held, "charge", Direction::Action).await;
     stack.applied(&charge, "").await;
     assert_eq!(stack.result(held).await.outcome, SagaOutcome::Completed);
+    lanes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_is_given_up_while_it_sends_leaves_its_results_to_the_next_owner() {
+    let mut stack = Stack::start().await;
+    let folded = Arc::new(AtomicU32::new(0));
+    let (broker, counted) = (stack.kafka.pid(), folded.clone());
+    // The broker stands still from here on, so the results topic is asked for in vain.
+    let probe: Probe = Arc::new(move |record: &InboxRecord| {
+        if matches!(record.event, InboxEvent::Start(_)) {
+            kill(Pid::from_raw(i32::try_from(broker).unwrap()), Signal::SIGSTOP).unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let lanes = Lanes::start(&stack, Some(probe)).await;
+    let saga = SagaId(Uuid::now_v7());
+    // Without inputs it ends at once.
+    let start = InboxEvent::Start(Start { inputs: BTreeMap::new(), ..start(saga, 0, 0, "buy") });
+    // What is set aside wants a checkpoint behind it before the loop does anything else.
+    stack.send_together(0, [start.encode(), "rubbish".into()]).await;
+    eventually("the start is folded", || (folded.load(Ordering::Relaxed) > 0).then_some(())).await;
+    lanes.consumer.shutdown(Duration::from_secs(3)).await;
+    stack.kafka.resume().unwrap();
+    lanes.end().await;
+
+    let lanes = Lanes::start(&stack, None).await;
+    let outcome = stack.result(saga).await.outcome;
+    assert!(matches!(&outcome, SagaOutcome::Undone { cause: UndoCause::Invalid, .. }), "{outcome:?}");
     lanes.end().await;
 }
 
