@@ -76,8 +76,11 @@ pub enum Next {
 ///
 /// A 5xx of a replica tells of this replica only (its store is away, its lanes are not loaded, it drains): what may be
 /// repeated is. A 504 is an answer, the service's own "undecided", and a read's 500 would be the same everywhere.
-pub fn next(repeat: Repeat, attempt: Attempt) -> Next {
+/// With `may_have_begun`, an earlier attempt may have been executed: a 429 of the next replica, "nothing was changed",
+/// is true of that replica and not of the request.
+pub fn next(repeat: Repeat, attempt: Attempt, may_have_begun: bool) -> Next {
     match (repeat, attempt) {
+        (Repeat::Joins, Attempt::Answered(429)) if may_have_begun => Next::Repeat,
         (Repeat::Reads, Attempt::Answered(502 | 503)) | (Repeat::Joins, Attempt::Answered(500 | 502 | 503)) => {
             Next::Repeat
         }
@@ -182,7 +185,9 @@ mod tests {
             (Repeat::IfNeverSent, Attempt::Unknown, Next::GiveUp),
         ];
         for (repeat, attempt, expected) in table {
-            assert_eq!(next(repeat, attempt), expected, "{repeat:?} {attempt:?}");
+            assert_eq!(next(repeat, attempt, false), expected, "{repeat:?} {attempt:?}");
+            let begun = if attempt == Attempt::Answered(429) { Next::Repeat } else { expected };
+            assert_eq!(next(repeat, attempt, true), begun, "{repeat:?} {attempt:?}, perhaps begun");
         }
         assert!(waits(Repeat::Reads) && waits(Repeat::Joins) && !waits(Repeat::IfNeverSent));
     }

@@ -159,6 +159,7 @@ impl Proxy {
     async fn forward(&self, mut call: Call<'_>, parts: &Parts) -> Response {
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut last_answer = None;
+        let mut may_have_begun = false;
         loop {
             let replicas = call.key.map_or_else(|| call.upstreams.rotated(), |key| call.upstreams.ranked(key));
             for replica in replicas {
@@ -166,11 +167,12 @@ impl Proxy {
                     break;
                 }
                 let tried = self.attempt(replica, &mut call).await;
-                match decide::next(call.route.repeat, tried.attempt) {
+                match decide::next(call.route.repeat, tried.attempt, may_have_begun) {
                     Next::Answer => return tried.answer.unwrap_or_else(|| call.no_answer(None, parts)),
                     Next::GiveUp => return call.outcome_unknown(),
                     Next::Repeat | Next::RepeatOnce => {
                         events::repeated(call.upstreams.name(), replica, tried.attempt);
+                        may_have_begun |= tried.attempt != Attempt::NeverSent;
                         last_answer = tried.answer.or(last_answer);
                     }
                 }

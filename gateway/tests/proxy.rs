@@ -397,6 +397,10 @@ async fn a_checkout_waits_for_a_replica_to_come_back_and_moves_from_one_that_fai
     });
     let before = born.asked();
     eventually("asked again", async || born.asked() > before + 1).await;
+    // Nor is its 429: an earlier attempt may have begun, and "nothing was changed" would not be true.
+    born.answer_with(429);
+    let before = born.asked();
+    eventually("asked again", async || born.asked() > before + 1).await;
     born.answer_with(402);
     assert_eq!(healing.await.expect("joined"), 402);
 }
