@@ -24,7 +24,7 @@ use crate::{bulk, check};
 /// The key of the data set's random id.
 pub const STORE_ID_KEY: &str = "store:id";
 
-/// How long `connect` tries: a Redis that was just started, or loads its data, gets that time.
+/// How long each question of a start is asked again: a Redis that was just started, or loads its data, gets that time.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// First and longest pause between two attempts to connect.
@@ -77,8 +77,10 @@ impl Store {
     /// `no-appendfsync-on-rewrite no`; each failure is one sentence that says what to set.
     ///
     /// `allow_unsafe_fsync` lets the last three pass: for tests, and for those who can live with lost data.
+    /// A store that does not answer is asked again for up to 30 s.
     pub async fn check(&self, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
-        check::check(&self.inner.reader, allow_unsafe_fsync).await
+        let is_away = |error: &CheckError| matches!(error, CheckError::Store(CommitError::Unavailable(_)));
+        patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await
     }
 
     /// The random id of this data set, made when it is first asked for (`store:id`). From then on this handle believes no
@@ -93,8 +95,14 @@ impl Store {
         Ok(*self.inner.id.get_or_init(|| id))
     }
 
-    /// What the key holds; if it holds nothing, `value` from now on.
+    /// What the key holds; if it holds nothing, `value` from now on. A store that does not answer is asked again for up to
+    /// 30 s.
     pub async fn remember(&self, key: &str, value: &str) -> Result<String, CommitError> {
+        let is_away = |error: &CommitError| matches!(error, CommitError::Unavailable(_));
+        patiently(is_away, || self.remember_now(key, value)).await
+    }
+
+    async fn remember_now(&self, key: &str, value: &str) -> Result<String, CommitError> {
         let mut commands = pipeline();
         commands.cmd("SET").arg(key).arg(value).arg("NX");
         commands.cmd("GET").arg(key);
@@ -149,6 +157,24 @@ impl Store {
     pub async fn shutdown(&self) {
         self.inner.handles.shared.close();
         self.inner.handles.shared.ended().await;
+    }
+}
+
+/// Asks until somebody answers: a process that starts while its store does must not end for that.
+async fn patiently<T, E: std::fmt::Display, Answer: Future<Output = Result<T, E>>>(
+    is_away: impl Fn(&E) -> bool,
+    ask: impl Fn() -> Answer,
+) -> Result<T, E> {
+    let deadline = Instant::now() + CONNECT_DEADLINE;
+    let mut backoff = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
+    loop {
+        match ask().await {
+            Err(error) if is_away(&error) && Instant::now() < deadline => {
+                tracing::debug!(%error, "the store does not answer yet");
+            }
+            outcome => return outcome,
+        }
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

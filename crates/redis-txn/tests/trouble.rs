@@ -104,12 +104,17 @@ async fn while_it_loads_its_data_everybody_waits() {
         }
         some.exec_async(&mut foreign).await.unwrap();
     }
+    let address = server.redis.address();
     server.redis.kill().unwrap();
     let restarting = tokio::task::spawn_blocking(move || {
         server.redis.restart().unwrap();
         server
     });
     let lane = nothing_false(&store, "it loads").await;
+    // A process that starts meanwhile waits too, from the moment on at which it is let in.
+    let newcomer = connect(settings(&address, "newcomer")).await;
+    in_time(newcomer.check(false)).await.unwrap();
+    assert_eq!(in_time(newcomer.id()).await.unwrap(), store.id().await.unwrap());
     let server = in_time(restarting).await.unwrap();
     all_is_well(&store, lane, "it loads").await;
     drop(server);
