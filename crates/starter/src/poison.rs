@@ -2,7 +2,7 @@
 //!
 //! The saga of such a result stays pending and its subject as it is, until the result comes again out of the quarantine.
 
-use event_stream::{LaneFault, Record};
+use event_stream::{HaltReason, LaneFault, Record};
 use redis_txn::CommitError;
 use saga_core::ids::Lane;
 use service_kit::panics::MAX_TRIES;
@@ -29,6 +29,9 @@ impl From<CommitError> for Failure {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Panicked(why) => Self::Panicked(why),
+            CommitError::WrongType(key) => {
+                Self::Fault(HaltReason::Corrupt(format!("key {key} holds another type of value")).into())
+            }
             error => Self::Fault(LaneFault::Restart(error.to_string())),
         }
     }
@@ -70,5 +73,20 @@ impl<B: Business> ResultsRunner<B> {
         let reason = format!("made the program panic {MAX_TRIES} times: {why}");
         self.send_aside(vec![self.quarantined(lane, record, reason)]).await?;
         Ok(self.commit(lane, position, record.offset + 1, Vec::new()).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_type_halts_the_lane_and_a_store_that_is_away_does_not() {
+        let halts = Failure::from(CommitError::WrongType("starter:3".to_owned()));
+        assert!(
+            matches!(&halts, Failure::Fault(LaneFault::Halt(HaltReason::Corrupt(why))) if why.contains("starter:3"))
+        );
+        let waits = Failure::from(CommitError::Unavailable("away".to_owned()));
+        assert!(matches!(waits, Failure::Fault(LaneFault::Restart(_))));
     }
 }
