@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use saga_core::ids::{Ordinal, SagaId};
-use saga_core::record::{SagaOutcome, SagaResult};
+use saga_core::record::{SagaOutcome, SagaResult, UndoCause};
 use service_kit::params::MAX_AMOUNT;
 
 use crate::order::{Attempt, Course, Line, Order, Status, Verdict};
@@ -154,15 +154,24 @@ pub enum About {
     Unknown,
 }
 
-/// What the order knows of a saga.
+/// What the order knows of a saga. One that is older than all that it remembers, and it remembers no more of them, was
+/// refused: an order is paid once, by the saga that it names.
 pub fn about(order: &Order, saga: SagaId) -> About {
     match order.status {
         Status::CheckingOut { saga: current, .. } if current == saga => return About::Running,
         Status::Paid { saga: Some(by) } if by == saga => return About::Ended(Verdict::Paid),
         Status::Open | Status::CheckingOut { .. } | Status::Paid { .. } => {}
     }
-    let attempt = order.attempts.iter().find(|attempt| attempt.saga == saga);
-    attempt.map_or(About::Unknown, |attempt| About::Ended(attempt.verdict.clone()))
+    if let Some(attempt) = order.attempts.iter().find(|attempt| attempt.saga == saga) {
+        return About::Ended(attempt.verdict.clone());
+    }
+    // The ids begin with the time.
+    let is_forgotten = order.attempts.len() >= MAX_ATTEMPTS && order.attempts.iter().all(|known| saga < known.saga);
+    if !is_forgotten {
+        return About::Unknown;
+    }
+    let reason = "the checkout was refused, nothing was taken; it is so long ago that the order has forgotten why";
+    About::Ended(Verdict::Undone { cause: UndoCause::Refused, code: "forgotten".to_owned(), reason: reason.to_owned() })
 }
 
 #[cfg(test)]

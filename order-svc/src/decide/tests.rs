@@ -105,6 +105,28 @@ fn a_refused_order_is_open_again_and_its_next_checkout_is_a_new_saga() {
 }
 
 #[test]
+fn a_saga_that_the_order_has_forgotten_was_refused() {
+    let mut order = order_with_line();
+    for number in 1..=10 {
+        checkout(&mut order, saga(number), &ordinal());
+        assert_eq!(apply_result(&mut order, &result(number, refused())), Applied::Yes);
+    }
+    assert_eq!(order.attempts.len(), MAX_ATTEMPTS);
+    for number in [1, 2] {
+        let told = about(&order, saga(number));
+        assert!(
+            matches!(&told, About::Ended(Verdict::Undone { code, .. }) if code == "forgotten"),
+            "{number}: {told:?}"
+        );
+    }
+    assert_eq!(about(&order, saga(3)), About::Ended(verdict(&refused())), "still remembered");
+    assert_eq!(about(&order, saga(11)), About::Unknown, "newer than all");
+    // An order that somebody has replaced remembers few, and says nothing of older ones.
+    order.attempts.truncate(MAX_ATTEMPTS - 1);
+    assert_eq!(about(&order, saga(1)), About::Unknown);
+}
+
+#[test]
 fn an_undo_is_noted_by_the_order_that_waits_for_it_and_by_no_other() {
     let mut order = order_with_line();
     assert_eq!(note_undo(&mut order, saga(1)), Applied::NotCurrent);
