@@ -59,6 +59,33 @@ impl Snapshot {
     }
 }
 
+/// Time of all processors of this machine since it started, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Spent on other machines of the same host while this one had work to do.
+    stolen: u64,
+    all: u64,
+}
+
+impl Machine {
+    /// Reads `/proc/stat`; `None` where it does not tell.
+    pub fn look() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// The first eight fields of the first line: the guests' time behind them is in the user's already.
+    fn parse(text: &str) -> Option<Self> {
+        let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+        let ticks: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self { stolen: *ticks.get(7)?, all: ticks.iter().sum() })
+    }
+
+    /// The part of the processors' time since an earlier look that other machines had, 0 to 1.
+    pub fn stolen_since(self, earlier: Self) -> f64 {
+        self.stolen.saturating_sub(earlier.stolen) as f64 / self.all.saturating_sub(earlier.all).max(1) as f64
+    }
+}
+
 /// Milliseconds that the fixed loop takes now. The machine is shared: figures of two runs compare only when this
 /// agrees.
 pub fn fixed_loop_ms() -> f64 {
@@ -86,6 +113,16 @@ mod tests {
         }
         let used = Snapshot::take(&[("me".into(), pid)]).since(&before);
         assert!(used["me"] >= 0.02);
+    }
+
+    #[test]
+    fn time_that_other_machines_had_is_a_part_of_all() {
+        let look = |text| Machine::parse(text).unwrap();
+        let before = look("cpu  100 0 50 800 20 0 5 25 7 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n");
+        let after = look("cpu  150 0 70 900 20 0 10 50 7 0\n");
+        assert!((after.stolen_since(before) - 25.0 / 200.0).abs() < 1e-9);
+        assert_eq!(before.stolen_since(before), 0.0);
+        assert_eq!(Machine::parse("cpu  1 2 3\n"), None, "a kernel that tells less");
     }
 
     #[test]

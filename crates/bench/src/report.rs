@@ -25,12 +25,14 @@ pub fn phase(phase: &Phase) -> Vec<String> {
             phase.latency_ms(99.9),
             phase.latency_ms(100.0)
         ),
-        format!("  CPU µs per checkout: {:.0} in all; peak memory MB", phase.cpu_us_in_all()),
     ];
-    if let Some(disk) = phase.disk {
-        let Silence { longest_ms, in_all_s } = disk;
-        lines.insert(2, format!("  the disk stood still for up to {longest_ms:.0} ms, {in_all_s:.1} s in all"));
+    if let Some(Silence { longest_ms, in_all_s }) = phase.disk {
+        lines.push(format!("  the disk stood still for up to {longest_ms:.0} ms, {in_all_s:.1} s in all"));
     }
+    if let Some(stolen) = phase.stolen {
+        lines.push(format!("  other machines of the host had {:.1} % of the processors' time", stolen * 100.0));
+    }
+    lines.push(format!("  CPU µs per checkout: {:.0} in all; peak memory MB", phase.cpu_us_in_all()));
     for (name, used) in &phase.cpu_us {
         let memory = phase.memory_mb.get(name).copied().unwrap_or(f64::NAN);
         lines.push(format!("    {name:<18} {used:>7.1} {memory:>8.0}"));

@@ -95,6 +95,9 @@ pub struct Phase {
     /// How long the disk stood still; `None` where that cannot be known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Silence>,
+    /// Part of the processors' time that other machines of the same host had, 0 to 1; `None` where that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stolen: Option<f64>,
     /// With `--stages`: CPU time inside each service, microseconds per checkout that ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stages_us: stages::Table,
@@ -124,6 +127,7 @@ impl Phase {
             cpu_us: cpu_s.iter().map(|(name, used)| (name.clone(), used * per_checkout)).collect(),
             memory_mb,
             disk: None,
+            stolen: None,
             stages_us: BTreeMap::new(),
         }
     }
@@ -215,6 +219,7 @@ pub(crate) mod tests {
             cpu_us: BTreeMap::from([("kafka".to_owned(), cpu_us)]),
             memory_mb: BTreeMap::new(),
             disk: None,
+            stolen: None,
             stages_us: BTreeMap::new(),
         });
         run

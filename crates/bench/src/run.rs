@@ -10,7 +10,7 @@ use stack::{Compilers, Data, Kind, Progress, Shop, Stack, StackOptions};
 
 use crate::audit::{self, Told, Verdict};
 use crate::client::Orders;
-use crate::cpu::{self, Snapshot};
+use crate::cpu::{self, Machine, Snapshot};
 use crate::disk::Watch;
 use crate::fsync::Fsync;
 use crate::open::{Backlog, Steady};
@@ -218,16 +218,17 @@ impl Course {
     async fn measure(&mut self, load: Load, time: Duration, backlog: Backlog) -> anyhow::Result<(Phase, u64)> {
         let before = Snapshot::take(&self.processes());
         let stages_before = self.stages().await?;
-        let disk = Watch::begin(&self.folder);
+        let (disk, machine) = (Watch::begin(&self.folder), Machine::look());
         let (tally, elapsed) = self.load(load, time, backlog).await?;
         let disk = disk.map(Watch::end);
+        let stolen = machine.zip(Machine::look()).map(|(before, now)| now.stolen_since(before));
         let stages_after = self.stages().await?;
         let used_s = Snapshot::take(&self.processes()).since(&before);
         ensure!(!tally.ran_dry, "the fresh orders were used up before the time was over: raise --orders");
         let peak = |(name, pid): (String, u32)| Some((name, cpu::peak_memory(pid)? as f64 / 1e6));
         let memory_mb = self.processes().into_iter().filter_map(peak).collect();
         let mut phase = Phase::new(load, &tally, elapsed.as_secs_f64(), &used_s, memory_mb);
-        phase.disk = disk;
+        (phase.disk, phase.stolen) = (disk, stolen);
         if let (Some(before), Some(after)) = (stages_before, stages_after) {
             phase.stages_us = after.since(&before, &phase);
         }

@@ -69,7 +69,10 @@ impl Sweep<'_> {
     ) -> anyhow::Result<()> {
         let mut end = std::pin::pin!(end);
         for round in 0..self.rounds {
-            for (place, Variant { value, plan }) in self.vary.variants.iter().enumerate() {
+            // Every second round backwards: a machine that drifts must not favour the first value.
+            for step in 0..self.vary.variants.len() {
+                let place = if round % 2 == 0 { step } else { self.vary.variants.len() - 1 - step };
+                let Variant { value, plan } = &self.vary.variants[place];
                 let what = format!("round {} of {}: {}={value}", round + 1, self.rounds, self.vary.name);
                 println!("-- {what}{}", plan.appendfsync.mark());
                 let path = self.out.join(self.vary.file_name(place, round));
@@ -182,7 +185,7 @@ mod tests {
             Ok(run(64, 1000, 10.0, 1.0))
         };
         sweep.all(measure, std::future::pending()).await.unwrap();
-        assert_eq!(order.into_inner(), [1, 2, 3, 1, 2, 3], "rounds are interleaved");
+        assert_eq!(order.into_inner(), [1, 2, 3, 3, 2, 1], "rounds are interleaved, every second one backwards");
         let results = ["1-0", "1-1", "2-1", "3-0", "3-1"].map(|run| format!("replicas-{run}.json"));
         let expected = [results.as_slice(), &["replicas.md".to_owned(), "replicas.svg".to_owned()]].concat();
         assert_eq!(files(folder.path()), expected);
