@@ -146,9 +146,13 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Whether time may mend what is found: it is judged again as long as everything may take to end.
+    /// Whether time may mend what is found: it is judged again as long as everything may take to end. A 200 is told after
+    /// its commit, so an order that is paid only later was told so too early.
     pub fn may_heal(self) -> bool {
-        !matches!(self, Self::ShowsSomething | Self::NobodyDies | Self::AvailableAgain | Self::OneAnswer)
+        !matches!(
+            self,
+            Self::ShowsSomething | Self::NobodyDies | Self::AvailableAgain | Self::OneAnswer | Self::PaidWhenToldSo
+        )
     }
 }
 

@@ -145,12 +145,13 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
     load.await.context("the load")??;
     let (before, struck) = faults?;
     let quiet_since = Instant::now();
+    let mut lasting = Vec::new();
     loop {
         let read = look(campaign, target, &at, &before, &crowd).await;
         let (verdict, evidence) = match read {
             Ok(evidence) => {
                 let evidence = Evidence { struck: struck.clone(), ..evidence };
-                let findings = judge(&evidence);
+                let findings = with_lasting(judge(&evidence), &mut lasting);
                 let verdict = if findings.is_empty() { Verdict::Passed } else { Verdict::Failed(findings) };
                 (verdict, evidence)
             }
@@ -162,6 +163,14 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// What is found now, and what an earlier look found that time cannot mend.
+fn with_lasting(mut findings: Vec<Finding>, lasting: &mut Vec<Finding>) -> Vec<Finding> {
+    lasting.retain(|earlier| !findings.contains(earlier));
+    findings.append(lasting);
+    *lasting = findings.iter().filter(|finding| !finding.rule.may_heal()).cloned().collect();
+    findings
 }
 
 /// From the first client to a while after the last fault.
@@ -273,5 +282,23 @@ async fn revive_all(target: &Target, began: Instant) -> anyhow::Error {
             Err(error) => return error,
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Rule;
+
+    #[test]
+    fn what_time_cannot_mend_stays_found() {
+        let finding = |rule| Finding { rule, what: "order 7".to_owned() };
+        let mut lasting = Vec::new();
+        let early = vec![finding(Rule::PaidWhenToldSo)];
+        let both = [vec![finding(Rule::StockConserved)], early.clone()].concat();
+        assert_eq!(with_lasting(both.clone(), &mut lasting), both);
+        assert_eq!(with_lasting(early.clone(), &mut lasting), early, "once, not twice");
+        assert_eq!(with_lasting(Vec::new(), &mut lasting), early);
+        assert_eq!(with_lasting(Vec::new(), &mut lasting), early);
     }
 }
