@@ -72,6 +72,9 @@ pub async fn run_supporting(supported: u32, settings: Settings, shutdown: Cancel
     kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
     let store = connect(&settings, &instance).await?;
     check_topics(&kafka, &topics(&settings)).await.map_err(|error| BadConfiguration(error.to_string()))?;
+    let is_new = store.is_new().await.context("ask whether the store is new")?;
+    event_stream::check_past(&kafka, GROUP, INBOX, settings.kafka.partitions, is_new).await?;
+    store.id().await.context("read the store's id")?;
     let address = settings.process.admin_listen;
     let listener = TcpListener::bind(address)
         .await
@@ -141,7 +144,6 @@ async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
         Err(error @ CheckError::Unsafe(_)) => return Err(BadConfiguration(error.to_string()).into()),
         Err(error) => return Err(error).context("check Redis"),
     }
-    store.id().await.context("read the store's id")?;
     Ok(store)
 }
 

@@ -16,6 +16,21 @@ pub enum StreamError {
         /// The client's words.
         cause: String,
     },
+    /// The store is empty, and the group has a past.
+    #[error(
+        "the store is empty, but group {group} has worked on lane {lane} of {topic} up to offset {offset}: bring the \
+         store's data back; to begin anew, delete the topics and the group as well"
+    )]
+    StoreLost {
+        /// The group that has committed something.
+        group: String,
+        /// Its topic.
+        topic: String,
+        /// One of the lanes that it has worked on.
+        lane: u32,
+        /// How far.
+        offset: i64,
+    },
     /// The topics are not as they must be; one sentence each.
     #[error("topics are not as they must be: {}", .0.join("; "))]
     Topics(Vec<String>),

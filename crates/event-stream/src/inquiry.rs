@@ -13,10 +13,13 @@ use tokio::sync::oneshot;
 
 use crate::error::{HaltReason, LaneFault, StreamError};
 use crate::member::MemberContext;
+use crate::settings::KafkaSettings;
 use crate::topic_id::topic_id;
 
 /// How long one question may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// The same for a process that starts: the group's coordinator may be starting too.
+const PAST_DEADLINE: Duration = Duration::from_secs(20);
 /// Lanes that start together ask together: the first waits this long for the others.
 const COLLECT_TIME: Duration = Duration::from_millis(5);
 
@@ -106,6 +109,39 @@ impl Inquiry {
             }
         });
         asked.await.unwrap_or_else(|error| Err(StreamError::kafka(operation, error)))
+    }
+}
+
+/// Refuses a store that is new (`store_is_new`) although the group has committed positions of the topic: it has lost its
+/// data, and everything that it would answer from there on would be false.
+///
+/// # Errors
+/// [`StreamError::StoreLost`]; a broker that does not answer.
+pub async fn check_past(
+    settings: &KafkaSettings,
+    group: &str,
+    topic: &str,
+    partitions: u32,
+    store_is_new: bool,
+) -> Result<(), StreamError> {
+    if !store_is_new {
+        return Ok(());
+    }
+    let (config, asked) = (settings.fetcher(group), topic.to_owned());
+    let ask = move || -> KafkaResult<BTreeMap<Lane, i64>> {
+        let consumer: BaseConsumer = config.create()?;
+        let lanes: Vec<Lane> = (0..partitions).map(Lane).collect();
+        offsets(&consumer.committed_offsets(list(&asked, &lanes, Offset::Invalid), PAST_DEADLINE)?)
+    };
+    let operation = "ask what the group has committed";
+    let asked = tokio::task::spawn_blocking(ask).await.map_err(|error| StreamError::kafka(operation, error))?;
+    let committed = asked.map_err(|error| StreamError::kafka(operation, error))?;
+    match committed.into_iter().find(|(_, offset)| *offset != 0) {
+        None => Ok(()),
+        Some((lane, offset)) => {
+            let (group, topic, lane) = (group.to_owned(), topic.to_owned(), lane.0);
+            Err(StreamError::StoreLost { group, topic, lane, offset })
+        }
     }
 }
 

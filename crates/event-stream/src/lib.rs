@@ -28,7 +28,7 @@ mod watermark;
 pub use consumer::Consumer;
 pub use error::{HaltReason, LaneFault, PublishError, StreamError};
 pub use ground::Ground;
-pub use inquiry::judge_new_lane;
+pub use inquiry::{check_past, judge_new_lane};
 pub use lane::{LaneEvent, LaneRunner, LaneStatus, OwnedLane};
 pub use publisher::{Publisher, Receipt};
 pub use record::{Outgoing, Record};

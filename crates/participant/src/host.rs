@@ -75,15 +75,17 @@ pub async fn run<B: Business>(
         redis_txn::CheckError::Unsafe(_) => anyhow::Error::new(BadConfiguration(error.to_string())),
         redis_txn::CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
     })?;
-    store.id().await.context("read the store's id")?;
     let kafka = settings.kafka.settings(names.service, &instance);
     kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
     event_stream::check_topics(&kafka, &topics(names, settings.kafka.partitions)).await.context("check the topics")?;
+    let (commands, partitions) = (format!("{}.commands", names.participant), settings.kafka.partitions);
+    let is_new = store.is_new().await.context("ask whether the store is new")?;
+    event_stream::check_past(&kafka, names.service, &commands, partitions, is_new).await?;
+    store.id().await.context("read the store's id")?;
     let publisher = Publisher::new(&kafka).context("make the producer")?;
     let drain = kafka.drain_deadline * LANE_DRAIN_PERCENT / 100;
     let runner = Participant::new(names.participant, business, store.clone(), publisher.clone(), drain);
-    let commands = format!("{}.commands", names.participant);
-    let ground = ground(&kafka, &store, &commands, settings.kafka.partitions).await?;
+    let ground = ground(&kafka, &store, &commands, partitions).await?;
     let consumer = Consumer::start_on(ground, &kafka, names.service, &commands, Arc::new(runner))
         .context("join the consumer group")?;
     let host = Host { store, publisher, consumer, shutdown };

@@ -95,6 +95,15 @@ impl Store {
         Ok(*self.inner.id.get_or_init(|| id))
     }
 
+    /// Whether the data set has no id yet: nobody has ever asked for it, or all of it is lost. A store that does not answer
+    /// is asked again for up to 30 s.
+    pub async fn is_new(&self) -> Result<bool, CommitError> {
+        let is_away = |error: &CommitError| matches!(error, CommitError::Unavailable(_));
+        let key = [STORE_ID_KEY.to_owned()];
+        let found = patiently(is_away, || self.inner.reader.read(&key)).await?;
+        Ok(found.iter().all(Option::is_none))
+    }
+
     /// What the key holds; if it holds nothing, `value` from now on. A store that does not answer is asked again for up to
     /// 30 s.
     pub async fn remember(&self, key: &str, value: &str) -> Result<String, CommitError> {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use stack::{Progress, Shop, Stack};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use wait::until;
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             scenario!(kafka_is_killed),
             scenario!(items_cannot_be_added_while_stock_is_away),
             scenario!(an_undo_that_hangs_is_shown_and_answered_as_undecided),
+            scenario!(a_service_does_not_start_over_a_store_that_lost_its_data),
         ],
     )
 }
@@ -144,5 +147,50 @@ async fn an_undo_that_hangs_is_shown_and_answered_as_undecided(world: Arc<World>
     ensure!(shop.find_user(&user).await?.credit == 3);
     let attempts = shop.find_order(&order).await?.attempts;
     ensure!(attempts.len() == 1 && attempts[0]["outcome"] == "refused", "{attempts:?}");
+    Ok(())
+}
+
+/// Of what it answered over an empty store, "there is none" would be false, and an effect would happen once more.
+async fn a_service_does_not_start_over_a_store_that_lost_its_data(world: Arc<World>) -> anyhow::Result<()> {
+    let shop = &world.shop;
+    let mut stack = world.stack.lock().await;
+    stack.wait_until_ready(&Progress::Silent).await?;
+    let item = shop.create_item(5, 10).await?;
+    let user = shop.create_user(10).await?;
+    let order = shop.create_order(&user, &[(&item, 2)]).await?;
+    ensure!(shop.checkout(&order).await?.status == 200);
+    for (service, store) in [
+        ("stock-svc-1", "redis-stock"),
+        ("payment-svc-1", "redis-payment"),
+        ("order-svc-1", "redis-order"),
+        ("orchestrator-1", "redis-orchestrator"),
+    ] {
+        let store = stack.process(store)?.address;
+        stack.terminate(service, SETTLE)?;
+        // The empty database takes the place of the full one, until they change places again.
+        swap_databases(&store).await?;
+        stack.restart(service)?;
+        until("it ends by itself", SETTLE, async || stack.ended().contains(&service.to_owned()).then_some(())).await?;
+        let log = std::fs::read_to_string(stack.process(service)?.log_file)?;
+        ensure!(log.contains("the store is empty, but group"), "{service} does not say why: {log}");
+        if service == "stock-svc-1" {
+            let answer = shop.get(&format!("/stock/find/{item}")).await?;
+            ensure!(answer.status == 503, "{}: {}", answer.status, answer.text());
+        }
+        swap_databases(&store).await?;
+        stack.restart(service)?;
+        stack.wait_until_ready(&Progress::Silent).await?;
+    }
+    ensure!((shop.find_item(&item).await?.stock, shop.find_user(&user).await?.credit) == (8, 0));
+    ensure!(shop.find_order(&order).await?.status == "paid");
+    Ok(())
+}
+
+async fn swap_databases(store: &str) -> anyhow::Result<()> {
+    let mut connection = TcpStream::connect(store).await?;
+    connection.write_all(b"SWAPDB 0 1\r\n").await?;
+    let mut answer = [0; 5];
+    connection.read_exact(&mut answer).await?;
+    ensure!(&answer == b"+OK\r\n", "{}", String::from_utf8_lossy(&answer));
     Ok(())
 }
