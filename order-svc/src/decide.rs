@@ -116,7 +116,8 @@ pub fn apply_result(order: &mut Order, result: &SagaResult) -> Applied {
         SagaOutcome::Undone { .. } => Status::Open,
     };
     if order.attempts.len() >= MAX_ATTEMPTS {
-        order.attempts.drain(..=order.attempts.len() - MAX_ATTEMPTS);
+        let oldest = order.attempts.drain(..=order.attempts.len() - MAX_ATTEMPTS).next();
+        order.forgotten = order.forgotten.or(oldest.map(|attempt| attempt.saga));
     }
     order.attempts.push(Attempt { saga: result.saga, verdict: verdict(&result.outcome) });
     Applied::Yes
@@ -150,12 +151,12 @@ pub enum About {
     Running,
     /// It has ended so.
     Ended(Verdict),
-    /// The order does not know it (any more).
+    /// The order does not know it: somebody has replaced it.
     Unknown,
 }
 
-/// What the order knows of a saga. One that is older than all that it remembers, and it remembers no more of them, was
-/// refused: an order is paid once, by the saga that it names.
+/// What the order knows of a saga. One between the first that it has forgotten and those that it remembers was refused: an
+/// order is paid once, by the saga that it names. One before that belongs to an order that this one has replaced.
 pub fn about(order: &Order, saga: SagaId) -> About {
     match order.status {
         Status::CheckingOut { saga: current, .. } if current == saga => return About::Running,
@@ -166,8 +167,8 @@ pub fn about(order: &Order, saga: SagaId) -> About {
         return About::Ended(attempt.verdict.clone());
     }
     // The ids begin with the time.
-    let is_forgotten = order.attempts.len() >= MAX_ATTEMPTS && order.attempts.iter().all(|known| saga < known.saga);
-    if !is_forgotten {
+    let is_of_this_order = order.forgotten.is_some_and(|first| first <= saga);
+    if !is_of_this_order || order.attempts.iter().any(|known| known.saga < saga) {
         return About::Unknown;
     }
     let reason = "the checkout was refused, nothing was taken; it is so long ago that the order has forgotten why";

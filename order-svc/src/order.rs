@@ -16,6 +16,8 @@ pub struct Order {
     pub status: Status,
     /// The last few sagas that have ended, oldest first.
     pub attempts: Vec<Attempt>,
+    /// The first of those that it does not remember any more.
+    pub forgotten: Option<SagaId>,
 }
 
 /// One line of an order.
@@ -89,6 +91,13 @@ pub enum Verdict {
 impl Order {
     /// An open order without lines.
     pub fn new(user_id: impl Into<String>) -> Self {
-        Self { user_id: user_id.into(), lines: Vec::new(), total_cost: 0, status: Status::Open, attempts: Vec::new() }
+        Self {
+            user_id: user_id.into(),
+            lines: Vec::new(),
+            total_cost: 0,
+            status: Status::Open,
+            attempts: Vec::new(),
+            forgotten: None,
+        }
     }
 }

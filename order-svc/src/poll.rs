@@ -36,7 +36,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Told {
     /// The saga has ended.
     Ended(Verdict),
-    /// The order does not know the saga: somebody has replaced it, or many sagas have ended since.
+    /// The order does not know the saga: somebody has replaced it.
     Unknown,
 }
 

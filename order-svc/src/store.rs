@@ -28,6 +28,7 @@ pub fn encode(order: &Order) -> Bytes {
         Status::Paid { saga } => wire::Status::Paid(wire::Paid { saga_id: saga.map_or_else(Bytes::new, write_saga) }),
     });
     stored.attempts = order.attempts.iter().map(write_attempt).collect();
+    stored.forgotten_saga_id = order.forgotten.map_or_else(Bytes::new, write_saga);
     stored.encode()
 }
 
@@ -49,6 +50,10 @@ pub fn decode(bytes: &[u8]) -> Result<Order, DecodeError> {
         total_cost: stored.total_cost,
         status,
         attempts: stored.attempts.into_iter().map(read_attempt).collect::<Result<_, _>>()?,
+        forgotten: match &*stored.forgotten_saga_id {
+            [] => None,
+            id => Some(read_saga(id)?),
+        },
     })
 }
 
@@ -148,9 +153,17 @@ mod tests {
         });
         let attempt = (sagas(), verdicts()).prop_map(|(saga, verdict)| Attempt { saga, verdict });
         let lists = (prop::collection::vec(line, 0..4), prop::collection::vec(attempt, 0..4));
-        ("[a-z0-9]{1,8}", any::<u64>(), status, lists).prop_map(|(user_id, total_cost, status, (lines, attempts))| {
-            Order { user_id, lines, total_cost, status, attempts }
-        })
+        let forgotten = prop::option::of(sagas());
+        ("[a-z0-9]{1,8}", any::<u64>(), status, lists, forgotten).prop_map(
+            |(user_id, total_cost, status, (lines, attempts), forgotten)| Order {
+                user_id,
+                lines,
+                total_cost,
+                status,
+                attempts,
+                forgotten,
+            },
+        )
     }
 
     proptest! {

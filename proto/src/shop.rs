@@ -73,6 +73,7 @@ impl Order {
             total_cost: 0,
             status: Some(order::Status::Open(order::Open {})),
             attempts: Vec::new(),
+            forgotten_saga_id: Bytes::new(),
         }
     }
 
