@@ -165,13 +165,13 @@ async fn a_record_that_panics_is_set_aside_for_ever_and_its_saga_held() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_is_given_up_while_it_sends_leaves_its_results_to_the_next_owner() {
-    let mut stack = Stack::start().await;
+    let stack = Stack::start().await;
     let folded = Arc::new(AtomicU32::new(0));
-    let (broker, counted) = (stack.kafka.pid(), folded.clone());
+    let (broker, counted) = (Pid::from_raw(i32::try_from(stack.kafka.pid()).unwrap()), folded.clone());
     // The broker stands still from here on, so the results topic is asked for in vain.
     let probe: Probe = Arc::new(move |record: &InboxRecord| {
         if matches!(record.event, InboxEvent::Start(_)) {
-            kill(Pid::from_raw(i32::try_from(broker).unwrap()), Signal::SIGSTOP).unwrap();
+            kill(broker, Signal::SIGSTOP).unwrap();
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
@@ -180,10 +180,14 @@ async fn a_lane_that_is_given_up_while_it_sends_leaves_its_results_to_the_next_o
     // Without inputs it ends at once.
     let start = InboxEvent::Start(Start { inputs: BTreeMap::new(), ..start(saga, 0, 0, "buy") });
     // What is set aside wants a checkpoint behind it before the loop does anything else.
-    stack.send_together(0, [start.encode(), "rubbish".into()]).await;
-    eventually("the start is folded", || (folded.load(Ordering::Relaxed) > 0).then_some(())).await;
-    lanes.consumer.shutdown(Duration::from_secs(3)).await;
-    stack.kafka.resume().unwrap();
+    let sending = stack.send_together(0, [start.encode(), "rubbish".into()]);
+    // The broker may stand still before it has acknowledged them.
+    let giving_up = async {
+        eventually("the start is folded", || (folded.load(Ordering::Relaxed) > 0).then_some(())).await;
+        lanes.consumer.shutdown(Duration::from_secs(3)).await;
+        kill(broker, Signal::SIGCONT).unwrap();
+    };
+    tokio::join!(sending, giving_up);
     lanes.end().await;
 
     let lanes = Lanes::start(&stack, None).await;

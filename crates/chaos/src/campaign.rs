@@ -155,6 +155,7 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
                 let verdict = if findings.is_empty() { Verdict::Passed } else { Verdict::Failed(findings) };
                 (verdict, evidence)
             }
+            Err(_) if !lasting.is_empty() => (Verdict::Failed(lasting.clone()), Evidence::default()),
             Err(why) => (Verdict::Unknown(why), Evidence::default()),
         };
         if verdict.is_final() || quiet_since.elapsed() > SETTLE {
