@@ -72,8 +72,12 @@ pub async fn run_supporting(supported: u32, settings: Settings, shutdown: Cancel
     kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
     let store = connect(&settings, &instance).await?;
     check_topics(&kafka, &topics(&settings)).await.map_err(|error| BadConfiguration(error.to_string()))?;
-    let is_new = store.is_new().await.context("ask whether the store is new")?;
-    event_stream::check_past(&kafka, GROUP, INBOX, settings.kafka.partitions, is_new).await?;
+    if store.is_new().await? {
+        let past = event_stream::check_past(&kafka, GROUP, INBOX, settings.kafka.partitions).await;
+        if store.is_new().await? {
+            past?;
+        }
+    }
     store.id().await.context("read the store's id")?;
     let address = settings.process.admin_listen;
     let listener = TcpListener::bind(address)

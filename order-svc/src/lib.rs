@@ -65,8 +65,12 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let kafka = settings.kafka.settings(SERVICE, &instance);
     let store = connect(&settings, &instance).await?;
     check_topics(&kafka, &settings).await?;
-    let is_new = store.is_new().await.context("ask whether the order store is new")?;
-    event_stream::check_past(&kafka, SERVICE, RESULTS_TOPIC, settings.kafka.partitions, is_new).await?;
+    if store.is_new().await? {
+        let past = event_stream::check_past(&kafka, SERVICE, RESULTS_TOPIC, settings.kafka.partitions).await;
+        if store.is_new().await? {
+            past?;
+        }
+    }
 
     let publisher = Publisher::new(&kafka)?;
     let starter = start(&settings, &store, &publisher).await?;

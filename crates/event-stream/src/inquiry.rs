@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
@@ -18,8 +18,10 @@ use crate::topic_id::topic_id;
 
 /// How long one question may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// The same for a process that starts: the group's coordinator may be starting too.
-const PAST_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a process that starts asks for its group's past: on a new cluster the group's coordinator is made meanwhile.
+const PAST_DEADLINE: Duration = Duration::from_secs(60);
+/// Pause between two such questions.
+const PAST_PAUSE: Duration = Duration::from_millis(100);
 /// Lanes that start together ask together: the first waits this long for the others.
 const COLLECT_TIME: Duration = Duration::from_millis(5);
 
@@ -112,8 +114,9 @@ impl Inquiry {
     }
 }
 
-/// Refuses a store that is new (`store_is_new`) although the group has committed positions of the topic: it has lost its
-/// data, and everything that it would answer from there on would be false.
+/// Refuses a new store if the group has committed positions of the topic: it has lost its data, and everything that it
+/// would answer from there on would be false. Another replica may begin the group's past just now: ask whether the store
+/// is still new before you believe the refusal. A store gets its id before anything is committed.
 ///
 /// # Errors
 /// [`StreamError::StoreLost`]; a broker that does not answer.
@@ -122,16 +125,22 @@ pub async fn check_past(
     group: &str,
     topic: &str,
     partitions: u32,
-    store_is_new: bool,
 ) -> Result<(), StreamError> {
-    if !store_is_new {
-        return Ok(());
-    }
     let (config, asked) = (settings.fetcher(group), topic.to_owned());
     let ask = move || -> KafkaResult<BTreeMap<Lane, i64>> {
         let consumer: BaseConsumer = config.create()?;
         let lanes: Vec<Lane> = (0..partitions).map(Lane).collect();
-        offsets(&consumer.committed_offsets(list(&asked, &lanes, Offset::Invalid), PAST_DEADLINE)?)
+        let end = Instant::now() + PAST_DEADLINE;
+        loop {
+            let answer = consumer.committed_offsets(list(&asked, &lanes, Offset::Invalid), ANSWER_DEADLINE);
+            match answer.and_then(|committed| offsets(&committed)) {
+                Err(error) if Instant::now() < end => {
+                    tracing::debug!(%error, "the group's coordinator is not there yet")
+                }
+                outcome => return outcome,
+            }
+            std::thread::sleep(PAST_PAUSE);
+        }
     };
     let operation = "ask what the group has committed";
     let asked = tokio::task::spawn_blocking(ask).await.map_err(|error| StreamError::kafka(operation, error))?;

@@ -79,8 +79,12 @@ pub async fn run<B: Business>(
     kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
     event_stream::check_topics(&kafka, &topics(names, settings.kafka.partitions)).await.context("check the topics")?;
     let (commands, partitions) = (format!("{}.commands", names.participant), settings.kafka.partitions);
-    let is_new = store.is_new().await.context("ask whether the store is new")?;
-    event_stream::check_past(&kafka, names.service, &commands, partitions, is_new).await?;
+    if store.is_new().await? {
+        let past = event_stream::check_past(&kafka, names.service, &commands, partitions).await;
+        if store.is_new().await? {
+            past?;
+        }
+    }
     store.id().await.context("read the store's id")?;
     let publisher = Publisher::new(&kafka).context("make the producer")?;
     let drain = kafka.drain_deadline * LANE_DRAIN_PERCENT / 100;
