@@ -143,6 +143,8 @@ pub enum Rule {
     NobodyDies,
     /// After a kill of one replica, broker or store, checkouts succeed again in time.
     AvailableAgain,
+    /// A request that the kill of one replica may have interrupted is told what holds, or 504.
+    InFlightTold,
 }
 
 impl Rule {
@@ -151,7 +153,12 @@ impl Rule {
     pub fn may_heal(self) -> bool {
         !matches!(
             self,
-            Self::ShowsSomething | Self::NobodyDies | Self::AvailableAgain | Self::OneAnswer | Self::PaidWhenToldSo
+            Self::ShowsSomething
+                | Self::NobodyDies
+                | Self::AvailableAgain
+                | Self::InFlightTold
+                | Self::OneAnswer
+                | Self::PaidWhenToldSo
         )
     }
 }

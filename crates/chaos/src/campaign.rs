@@ -21,8 +21,10 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const MAX_WARM_UP: Duration = Duration::from_secs(120);
 /// Load after the last fault: what was struck last must be seen to work again.
 const COOL_DOWN: Duration = Duration::from_secs(5);
-/// Everything has ended within this time after the last fault, or it is a finding.
+/// Everything has ended within this time after the last fault was over, or it is a finding.
 pub const SETTLE: Duration = Duration::from_secs(60);
+/// What the last clients have begun gets so long, even if they went later than that.
+const SETTLE_LAST: Duration = Duration::from_secs(15);
 /// Most findings that are printed: the first ones say what is wrong.
 const MAX_SHOWN: usize = 50;
 /// Pause between two looks at the end.
@@ -144,7 +146,9 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
     crowd.stop();
     load.await.context("the load")??;
     let (before, struck) = faults?;
+    let last_ms = struck.iter().map(|struck| struck.healed_ms).max().unwrap_or_default();
     let quiet_since = Instant::now();
+    let deadline = (began + Duration::from_millis(last_ms) + SETTLE).max(quiet_since + SETTLE_LAST);
     let mut lasting = Vec::new();
     loop {
         let read = look(campaign, target, &at, &before, &crowd).await;
@@ -158,7 +162,7 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
             Err(_) if !lasting.is_empty() => (Verdict::Failed(lasting.clone()), Evidence::default()),
             Err(why) => (Verdict::Unknown(why), Evidence::default()),
         };
-        if verdict.is_final() || quiet_since.elapsed() > SETTLE {
+        if verdict.is_final() || Instant::now() > deadline {
             let settled = matches!(verdict, Verdict::Passed).then(|| quiet_since.elapsed());
             return Ok(Outcome { verdict, evidence, settled });
         }

@@ -3,23 +3,15 @@
 //! Whatever cannot be read whole is an error: then the verdict is *unknown*, never a pass.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use event_stream::{Consumer, KafkaSettings, LaneEvent, LaneFault, LaneRunner, OwnedLane};
 use stack::Stack;
 
-use crate::audit::{Announced, Evidence, Order, Saga, Standing, Told};
+use crate::audit::{Evidence, Order, Saga, Standing, Told};
 use crate::clients::{ITEMS, USERS};
-use crate::remains;
 use crate::resp::Resp;
 use crate::wire::Message;
-
-/// The results of all lanes are read within this time.
-const READ_RESULTS: Duration = Duration::from_secs(60);
-/// Pause between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+use crate::{remains, results};
 
 /// Stock and credit, item and user by number.
 pub type Goods = (BTreeMap<String, u64>, BTreeMap<String, u64>);
@@ -78,10 +70,9 @@ pub fn goods(at: &Addresses) -> anyhow::Result<Goods> {
 
 /// Everything that the auditor wants to see. `orders` were taken in hand by clients.
 pub async fn evidence(at: &Addresses, before: &Goods, orders: u64, told: Vec<Told>) -> anyhow::Result<Evidence> {
-    let announced = announcements(at).await.context("read the results")?;
-    let (stores, before) = (at.clone(), before.clone());
+    let (at, before) = (at.clone(), before.clone());
     tokio::task::spawn_blocking(move || {
-        let at = stores;
+        let announced = results::announcements(&at.brokers, at.partitions).context("read the results")?;
         let (stock, credit) = goods(&at)?;
         let join = |before: BTreeMap<String, u64>, after: BTreeMap<String, u64>| {
             before.into_iter().filter_map(|(id, count)| Some((id.clone(), (count, *after.get(&id)?)))).collect()
@@ -141,63 +132,6 @@ fn read_order(message: Message<'_>) -> anyhow::Result<Order> {
     })
 }
 
-/// `saga.v1.SagaResult`; none for a notice, which ends nothing, and for what is no record at all.
-fn read_result(payload: &[u8]) -> Option<Announced> {
-    let message = Message::read(payload).ok().filter(|message| message.number(1) == 1)?;
-    let completed = message.bytes(4).is_some();
-    if !completed && message.bytes(5).is_none() {
-        return None;
-    }
-    let ordinal = message.message(3).ok()??;
-    let starter = ordinal.message(1).ok()??;
-    let name = format!("{}@{}", starter.text(1).ok()?, crate::audit::hex(starter.bytes(2)?));
-    let lane = u32::try_from(ordinal.number(2)).ok()?;
-    Some(Announced { saga: saga(message.bytes(2)).ok()?, ordinal: (name, lane, ordinal.number(3)), completed })
-}
-
 fn saga(bytes: Option<&[u8]>) -> anyhow::Result<Saga> {
     Ok(bytes.context("no saga id")?.try_into()?)
-}
-
-/// Collects what lies in the lanes, up to their ends.
-#[derive(Default)]
-struct Collector {
-    announced: Mutex<Vec<Announced>>,
-    ended: Mutex<std::collections::BTreeSet<u32>>,
-}
-
-impl LaneRunner for Collector {
-    async fn run(&self, mut lane: OwnedLane) -> Result<(), LaneFault> {
-        lane.fetch_from(Some(0)).await?;
-        lane.set_loaded();
-        loop {
-            match lane.next(None).await? {
-                LaneEvent::Records(records) => {
-                    let read = records.iter().filter_map(|record| read_result(&record.payload));
-                    self.announced.lock().unwrap_or_else(PoisonError::into_inner).extend(read);
-                }
-                LaneEvent::End => {
-                    self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(lane.lane().0);
-                }
-                LaneEvent::Tick => {}
-                LaneEvent::Revoked => return Ok(()),
-            }
-        }
-    }
-}
-
-async fn announcements(at: &Addresses) -> anyhow::Result<Vec<Announced>> {
-    let settings = KafkaSettings::new(at.brokers.clone(), "auditor");
-    let collector = Arc::new(Collector::default());
-    let group = format!("auditor-{}", std::process::id());
-    let consumer = Consumer::start(&settings, &group, "order.results", Arc::clone(&collector))?;
-    let begun = Instant::now();
-    let ended = || collector.ended.lock().unwrap_or_else(PoisonError::into_inner).len();
-    while ended() < at.partitions as usize {
-        ensure!(begun.elapsed() < READ_RESULTS, "only {} of {} lanes could be read", ended(), at.partitions);
-        tokio::time::sleep(LOOK).await;
-    }
-    consumer.shutdown(Duration::from_secs(5)).await;
-    let announced = std::mem::take(&mut *collector.announced.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(announced)
 }

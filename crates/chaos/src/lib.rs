@@ -1,8 +1,8 @@
 //! Shows that nothing is lost and nothing happens twice: faults by a seeded plan under load, then an audit.
 //!
 //! The auditor shares no code with the services: it reads the stores and the results with readers of its own, from the
-//! published formats in `proto/`, and judges them by the clients' history. (Kafka's client library and the program that
-//! starts the stack are shared; neither knows what a saga is.)
+//! published formats in `proto/`, and judges them by the clients' history. What is linked of the services' own crates belongs to `stack`,
+//! which starts them; nothing that reads or judges uses it.
 //!
 //! Deliberately not in it: a full disk, which this machine cannot make for one process alone, and Byzantine services.
 
@@ -17,5 +17,6 @@ pub mod plan;
 mod remains;
 pub mod report;
 mod resp;
+mod results;
 mod strike;
 mod wire;

@@ -1,5 +1,5 @@
-//! Moves records between Kafka and lane loops: ownership, fetching, publishing, topic checks. The only crate that
-//! names the Kafka client.
+//! Moves records between Kafka and lane loops: ownership, fetching, publishing, topic checks. Of what services are
+//! made of, the only crate that names the Kafka client.
 //!
 //! Deliberately not in it: what the bytes mean, and where positions are stored.
 

@@ -1,6 +1,7 @@
-//! How soon checkouts succeed again after a kill.
+//! How soon checkouts succeed again after a kill, and what those are told that it interrupts.
 //!
-//! Judged are kills that came alone, by the checkouts that were sent when it should be over and before the next fault.
+//! Judged are kills that came alone, by the checkouts that were sent when it should be over and before the next fault, and,
+//! when one of several replicas was killed, by those that were in flight.
 
 use super::{Evidence, Rule, Told};
 use crate::plan::{Field, KAFKA, Kind, REPLICATED, Struck};
@@ -21,6 +22,8 @@ const PATIENCE_MS: u64 = 5_000;
 pub struct Promise<'run> {
     /// The kill.
     pub struck: &'run Struck,
+    /// From when on nothing was left of the faults before it.
+    pub calm_ms: u64,
     /// When it should be over.
     pub from_ms: u64,
     /// When the next fault began, or the load ended.
@@ -39,15 +42,17 @@ pub struct Kept {
 /// The promises that a run can be held to.
 pub fn promises(evidence: &Evidence) -> Vec<Promise<'_>> {
     let load_ended_ms = evidence.told.iter().map(|told| told.sent_ms).max().unwrap_or_default();
-    let promise = |struck: &'_ Struck| -> Option<(u64, u64)> {
+    let promise = |struck: &'_ Struck| -> Option<[u64; 3]> {
         let is_alone = evidence.struck.iter().filter(|other| other.fault == struck.fault).count() == 1;
         let from_ms = over_ms(struck, evidence.field).filter(|_| is_alone)?;
         let later = evidence.struck.iter().filter(|other| other.fault > struck.fault).map(|other| other.at_ms);
         let until_ms = later.min().unwrap_or(load_ended_ms);
-        (from_ms < until_ms).then_some((from_ms, until_ms))
+        let earlier = evidence.struck.iter().filter(|other| other.fault < struck.fault);
+        let calm_ms = earlier.map(|other| other.healed_ms + STORE_MS).max().unwrap_or_default();
+        (from_ms < until_ms).then_some([calm_ms, from_ms, until_ms])
     };
     let promised = evidence.struck.iter().filter_map(|struck| Some((struck, promise(struck)?)));
-    promised.map(|(struck, (from_ms, until_ms))| Promise { struck, from_ms, until_ms }).collect()
+    promised.map(|(struck, [calm_ms, from_ms, until_ms])| Promise { struck, calm_ms, from_ms, until_ms }).collect()
 }
 
 /// When a strike should no longer matter, if anything is promised of it.
@@ -81,15 +86,34 @@ impl Promise<'_> {
         Kept { decided: all - undecided, undecided }
     }
 
-    /// The statuses of those that were in flight at the kill, or were sent before it should have been over.
+    /// Those that were in flight at the kill, or were sent before it should have been over, and were answered before the next
+    /// fault. Who was sent before the last fault was over may owe his answer to that one.
     pub fn in_flight<'run>(&self, told: &'run [Told]) -> impl Iterator<Item = &'run Told> {
-        let (at_ms, from_ms) = (self.struck.at_ms, self.from_ms);
-        told.iter().filter(move |told| told.sent_ms < from_ms && told.done_ms >= at_ms)
+        let (sent, answered) = (self.calm_ms..self.from_ms, self.struck.at_ms..self.until_ms);
+        told.iter().filter(move |told| sent.contains(&told.sent_ms) && answered.contains(&told.done_ms))
     }
+}
+
+/// A replica can be missed, so nobody is told that the shop cannot take the request.
+fn is_of_replica(struck: &Struck) -> bool {
+    REPLICATED.contains(&struck.strike.role.as_str())
+}
+
+/// Whether a request that a kill may have interrupted was told what holds, or that its outcome is not known yet. There are
+/// fewer clients than the gateway lets in, so nobody is to be told 429.
+fn is_fair(told: &Told) -> bool {
+    told.is_decided() || told.status == Some(504)
 }
 
 pub(super) fn judge(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
     for promise in promises(evidence) {
+        if is_of_replica(promise.struck) {
+            let unfair = promise.in_flight(&evidence.told).filter(|told| !is_fair(told));
+            for Told { order, status, .. } in unfair {
+                let strike = &promise.struck.strike;
+                find(Rule::InFlightTold, format!("{strike}: order {order}, in flight, was told {status:?}"));
+            }
+        }
         let broken: Vec<&Told> = promise.broken_by(&evidence.told).collect();
         if let Some(first) = broken.first() {
             let after_s = (first.sent_ms - promise.struck.at_ms) as f64 / 1e3;
@@ -144,6 +168,32 @@ mod tests {
         }
         // The next fault may have hit this one.
         assert_eq!(broken(&run(1, strikes(), vec![told(11_000, 20_000, 504)])), 0);
+    }
+
+    #[test]
+    fn who_is_in_flight_when_a_replica_dies_is_told_what_holds_or_504() {
+        let unfair = |role, told: Told| {
+            let load_ends = Told { status: Some(200), sent_ms: 90_000, done_ms: 90_001, order: 1 };
+            let mut count = 0;
+            let run = run(1, vec![struck(0, 1_000, role)], vec![told, load_ends]);
+            judge(&run, &mut |rule, _| count += usize::from(rule == Rule::InFlightTold));
+            count
+        };
+        assert_eq!([200, 402, 409, 504].map(|status| unfair("stock-svc", told(900, 1_100, status))), [0; 4]);
+        assert_eq!([429, 500, 503].map(|status| unfair("stock-svc", told(900, 1_100, status))), [1; 3]);
+        assert_eq!(unfair("stock-svc", Told { status: None, ..told(5_900, 6_100, 0) }), 1, "the connection broke");
+        let (before, later) = (told(900, 999, 503), told(6_100, 6_200, 503));
+        assert_eq!([before, later].map(|told| unfair("stock-svc", told)), [0; 2]);
+        // What the faults before and after it did.
+        let three =
+            vec![struck(0, 50_000, "redis-stock"), struck(1, 60_000, "stock-svc"), struck(2, 70_000, "gateway")];
+        let all = [(52_900, 60_100), (53_100, 60_100), (60_100, 70_000)].map(|(sent, done)| told(sent, done, 503));
+        let mut found = Vec::new();
+        judge(&run(1, three, all.to_vec()), &mut |rule, what| {
+            found.extend((rule == Rule::InFlightTold).then_some(what))
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(unfair("redis-stock", told(900, 1_100, 503)), 0, "there is one of them");
     }
 
     #[test]

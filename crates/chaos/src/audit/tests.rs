@@ -97,7 +97,12 @@ fn sound_evidence_passes() {
 #[test]
 fn every_planted_corruption_is_found() {
     type Plant = (&'static str, fn(&mut Evidence), Rule);
-    let plants: [Plant; 33] = [
+    let plants: [Plant; 34] = [
+        (
+            "a 503 when a replica was killed",
+            |e| e.told.push(Told { sent_ms: 1_100, done_ms: 1_200, ..told(3, 503) }),
+            Rule::InFlightTold,
+        ),
         ("a 200 for an open order", |e| e.told.push(told(3, 200)), Rule::PaidWhenToldSo),
         ("a 200 for an order that is gone", |e| e.told.push(told(9, 200)), Rule::PaidWhenToldSo),
         ("a 4xx for a paid order", |e| e.told.push(told(4, 409)), Rule::NotPaidWhenRefused),
