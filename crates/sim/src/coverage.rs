@@ -10,8 +10,11 @@ use saga_core::saga::{ActionState, Phase, Saga};
 
 use crate::faults::{Fault, Point};
 
-/// So many seeds meet everything that can happen, each at least some ten times.
+/// So many seeds meet everything that happens often enough, each at least some ten times.
 pub const ENOUGH_SEEDS: u64 = 20_000;
+/// So many meet what is rare, too: the rarest pair five times (so one such run in 150 misses it), the others ten to five
+/// hundred times.
+pub const MANY_SEEDS: u64 = 1_000_000;
 
 macro_rules! listed {
     ($(#[$meta:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
@@ -148,32 +151,47 @@ fn event_of(event: &InboxEvent, ignored: Option<Ignored>) -> Option<SagaEvent> {
     })
 }
 
-/// Whether the two cannot meet, or meet so seldom (less than once in 2 000 seeds) that a long run may well miss it.
-fn is_out_of_reach(state: SagaState, event: SagaEvent) -> bool {
+/// How often a state meets an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// [`ENOUGH_SEEDS`] meet it.
+    Common,
+    /// It takes [`MANY_SEEDS`].
+    Rare,
+    /// It cannot be, so meeting it is an error too: of the fold, or of what is said here.
+    Never,
+}
+
+fn reach(state: SagaState, event: SagaEvent) -> Reach {
     use {SagaEvent as E, SagaState as S};
     match (state, event) {
         // Activations are about no saga; whether starts wait is what makes a difference to them.
-        (_, E::Activate) => !matches!(state, S::Unknown | S::Parked),
-        // Nothing was asked and no deadline is armed: what answers all the same is forged, or answers a forged start.
-        (S::Unknown, E::Refused | E::Failed | E::Stale | E::UndoFailed | E::UndoStale) => true,
-        (S::Unknown | S::Ended, E::StepTimeout | E::StepRetry | E::SagaTimeout | E::EarlyTimer) => true,
+        (S::Unknown | S::Parked, E::Activate) => Reach::Common,
+        (_, E::Activate) => Reach::Never,
+        // Nothing was asked: what answers all the same is forged, or answers a forged start.
+        (S::Unknown, E::Refused | E::Failed | E::Stale | E::UndoFailed | E::UndoStale) => Reach::Rare,
+        // No deadline is armed.
+        (S::Unknown | S::Ended, E::StepTimeout | E::StepRetry | E::SagaTimeout | E::EarlyTimer) => Reach::Never,
         // The only deadline of a parked start is that of the saga, and no command was sent.
-        (S::Parked, _) => !matches!(
-            event,
-            E::Start | E::SagaTimeout | E::OldTimer | E::EarlyTimer | E::OperatorRetry | E::OperatorUndo
-        ),
+        (S::Parked, E::Start | E::SagaTimeout | E::OldTimer | E::EarlyTimer | E::OperatorRetry | E::OperatorUndo) => {
+            Reach::Common
+        }
+        (S::Parked, _) => Reach::Never,
         // Undone and cancelled answer an undo. A saga with an armed retry is *pausing*.
-        (S::Forward | S::Paused | S::PivotIssued | S::AfterPivot, E::Cancelled | E::Undone | E::UndoFailed) => true,
-        (S::Forward, E::StepRetry) => true,
+        (S::Forward | S::Paused | S::PivotIssued | S::AfterPivot, E::Cancelled | E::Undone | E::UndoFailed) => {
+            Reach::Never
+        }
+        (S::Forward, E::StepRetry) => Reach::Never,
         // What comes after the point of no return may not refuse.
-        (S::AfterPivot, E::Refused) => true,
+        (S::AfterPivot, E::Refused) => Reach::Never,
         // A saga that is being undone has no deadline of its own any more, and few undos fail and wait.
-        (S::Undoing, E::SagaTimeout | E::StepRetry) => true,
-        (S::UndoPaused, E::SagaTimeout | E::Failed | E::Stale | E::UndoStale | E::EarlyTimer) => true,
-        // What has ended is forgotten, so nothing can contradict it. An undo that failed is tried until it succeeds, so its
-        // answer is seldom late.
-        (S::Ended, E::Impossible | E::UndoFailed) => true,
-        _ => false,
+        (S::Undoing | S::UndoPaused, E::SagaTimeout) | (S::Undoing, E::StepRetry) => Reach::Never,
+        (S::UndoPaused, E::Failed | E::Stale | E::UndoStale | E::EarlyTimer) => Reach::Rare,
+        // What has ended is forgotten, so nothing can contradict it.
+        (S::Ended, E::Impossible) => Reach::Never,
+        // An undo that failed is tried until it succeeds, so its answer is seldom late.
+        (S::Ended, E::UndoFailed) => Reach::Rare,
+        _ => Reach::Common,
     }
 }
 
@@ -200,14 +218,27 @@ impl Coverage {
         }
     }
 
-    /// What a long run should have met and did not: faults, points, and pairs of a state and an event.
-    pub fn missing(&self) -> Vec<String> {
+    /// What a run of so many seeds should have met and did not (faults, points, pairs of a state and an event), and the
+    /// pairs that it should not have met and did.
+    pub fn surprises(&self, seeds: u64) -> Vec<String> {
+        let farthest = match seeds {
+            ..ENOUGH_SEEDS => None,
+            ENOUGH_SEEDS..MANY_SEEDS => Some(Reach::Common),
+            MANY_SEEDS.. => Some(Reach::Rare),
+        };
         let faults = Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).map(|fault| fault.text());
         let points = Point::ALL.iter().filter(|point| !self.passed.contains_key(point)).map(|point| point.text());
+        let unmet = faults.chain(points).filter(|_| farthest.is_some()).map(|what| format!("never met: {what}"));
         let pairs = SagaState::ALL.iter().flat_map(|state| SagaEvent::ALL.iter().map(|event| (*state, *event)));
-        let unmet = pairs.filter(|pair| !self.pairs.contains_key(pair) && !is_out_of_reach(pair.0, pair.1));
-        let unmet = unmet.map(|(state, event)| format!("{} in state {}", event.text(), state.text()));
-        faults.chain(points).map(str::to_owned).chain(unmet).collect()
+        let pairs = pairs.filter_map(|(state, event)| {
+            let (reach, text) = (reach(state, event), format!("{} in state {}", event.text(), state.text()));
+            match self.pairs.contains_key(&(state, event)) {
+                true if reach == Reach::Never => Some(format!("met, and cannot be: {text}")),
+                false if farthest.is_some_and(|farthest| reach <= farthest) => Some(format!("never met: {text}")),
+                _ => None,
+            }
+        });
+        unmet.chain(pairs).collect()
     }
 
     /// Adds to a named number.
@@ -232,5 +263,28 @@ impl Coverage {
         sum(&mut self.died, &other.died);
         sum(&mut self.faults, &other.faults);
         sum(&mut self.numbers, &other.numbers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_and_what_cannot_be_are_told() {
+        let all = || SagaState::ALL.iter().flat_map(|state| SagaEvent::ALL.iter().map(|event| (*state, *event)));
+        let mut met = Coverage {
+            faults: Fault::ALL.iter().map(|fault| (*fault, 1)).collect(),
+            passed: Point::ALL.iter().map(|point| (*point, 1)).collect(),
+            pairs: all().filter(|pair| reach(pair.0, pair.1) == Reach::Common).map(|pair| (pair, 1)).collect(),
+            ..Coverage::default()
+        };
+        assert_eq!(met.surprises(ENOUGH_SEEDS), Vec::<String>::new());
+        assert_eq!(met.surprises(MANY_SEEDS).len(), 10);
+        met.pairs.insert((SagaState::Ended, SagaEvent::Impossible), 1);
+        met.passed.pop_first();
+        let surprises = |seeds| met.surprises(seeds);
+        assert_eq!(surprises(1), ["met, and cannot be: impossible in state ended"]);
+        assert_eq!(surprises(ENOUGH_SEEDS).len(), 2);
     }
 }
