@@ -10,8 +10,8 @@ use axum::{Extension, Json, Router};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use redis_txn::{Queue, Store};
-use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
-use rest_kit::{Answer, problems};
+use rest_kit::idempotency::{IdempotencyKeys, Keyed, RequestKey};
+use rest_kit::{Answer, fill, problems};
 use saga_core::ids::SagaId;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -139,10 +139,8 @@ async fn batch_init(
     }
     let batch = Batch::new(&n, &n_items, &n_users, &item_price)?;
     let rows = batch.rows(SmallRng::from_os_rng());
-    let written = shop.store.bulk_set(rows).await.map_err(|error| problems::not_written(&error))?;
-    let answer = Answer::json(&json!({ "msg": format!("{written} orders written") }));
-    let record = Keyed::new(NoEffect, key.map(|Extension(key)| key), move |()| answer.clone());
-    shop.requests.run(record).await.map_err(|error| problems::not_written(&error))
+    let filled = fill(&shop.store, &shop.requests, rows, ("orders", key.map(|Extension(key)| key))).await;
+    filled.map_err(|error| problems::not_written(&error))
 }
 
 /// An order as clients see it.

@@ -9,9 +9,9 @@ use axum::{Extension, Json, Router};
 use participant::host::BatchInit;
 use proto::Wire;
 use redis_txn::{Queue, Store};
-use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
+use rest_kit::idempotency::{IdempotencyKeys, Keyed, RequestKey};
 use rest_kit::object::{Change, Changed, Create, Rule};
-use rest_kit::{Answer, problems};
+use rest_kit::{Answer, fill, problems};
 use serde_json::{Value, json};
 use service_kit::params::{MAX_AMOUNT, MAX_BATCH_ROWS, id, not_found, whole_number};
 use service_kit::problem::Problem;
@@ -115,10 +115,8 @@ async fn batch_init_users(
     let credit = whole_number("starting_money", &starting_money, 0, MAX_AMOUNT)?;
     let user = User { credit }.encode();
     let rows = (0..n).map(move |number| (user_key(&number.to_string()), user.clone()));
-    let written = purses.store.bulk_set(rows).await.map_err(|error| problems::not_written(&error))?;
-    let answer = Answer::json(&json!({ "msg": format!("{written} users written") }));
-    let record = Keyed::new(NoEffect, key.map(|Extension(key)| key), move |()| answer.clone());
-    purses.requests.run(record).await.map_err(|error| problems::not_written(&error))
+    let filled = fill(&purses.store, &purses.requests, rows, ("users", key.map(|Extension(key)| key))).await;
+    filled.map_err(|error| problems::not_written(&error))
 }
 
 #[cfg(test)]

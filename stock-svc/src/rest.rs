@@ -9,9 +9,9 @@ use axum::{Extension, Json, Router};
 use participant::host::BatchInit;
 use proto::Wire;
 use redis_txn::{Queue, Store};
-use rest_kit::idempotency::{IdempotencyKeys, Keyed, NoEffect, RequestKey};
+use rest_kit::idempotency::{IdempotencyKeys, Keyed, RequestKey};
 use rest_kit::object::{Change, Changed, Create, Rule};
-use rest_kit::{Answer, problems};
+use rest_kit::{Answer, fill, problems};
 use serde_json::{Value, json};
 use service_kit::params::{MAX_AMOUNT, MAX_BATCH_ROWS, id, not_found, whole_number};
 use service_kit::problem::Problem;
@@ -117,10 +117,8 @@ async fn batch_init_items(
     let price = whole_number("item_price", &item_price, 0, MAX_AMOUNT)?;
     let item = Item { stock, price }.encode();
     let rows = (0..n).map(move |number| (item_key(&number.to_string()), item.clone()));
-    let written = shelf.store.bulk_set(rows).await.map_err(|error| problems::not_written(&error))?;
-    let answer = Answer::json(&json!({ "msg": format!("{written} items written") }));
-    let record = Keyed::new(NoEffect, key.map(|Extension(key)| key), move |()| answer.clone());
-    shelf.requests.run(record).await.map_err(|error| problems::not_written(&error))
+    let filled = fill(&shelf.store, &shelf.requests, rows, ("items", key.map(|Extension(key)| key))).await;
+    filled.map_err(|error| problems::not_written(&error))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //! 2. runs its transaction as [`Keyed`], which looks again inside the transaction and writes the record there, so that
 //!    of two requests at the same time, on two replicas even, one has the effect and both have its answer.
 //!
-//! A checkout runs in no single transaction: its record names the saga, whose end is the answer. Filling a store is
-//! recorded after the last row: repeated in the middle it writes the same rows again.
+//! A checkout runs in no single transaction: its record names the saga, whose end is the answer. Filling a store
+//! takes many: the record comes with the last row, and a request that broke off before writes all of them again.
 //!
 //! Records are kept for a day, in buckets of an hour, and then deleted by the service; they carry no TTL, as nothing
 //! does that correctness depends on. There are at most [`MAX_RECORDS`], then requests with a key are shed with 429.
@@ -23,4 +23,5 @@ mod transaction;
 pub use key::RequestKey;
 pub use layer::IdempotencyKeys;
 pub use record::{MAX_RECORDS, Record, Recorded};
-pub use transaction::{Keyed, NoEffect, Outcome, recorded};
+pub(crate) use transaction::of_record;
+pub use transaction::{Keyed, Outcome, recorded};

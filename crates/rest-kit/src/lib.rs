@@ -3,8 +3,12 @@
 //! Deliberately not in it: how sagas run (a record only names one), Kafka, any particular business, and how a port is served (`service-kit`).
 
 mod answer;
+mod fill;
 pub mod idempotency;
 pub mod object;
 pub mod problems;
+#[cfg(test)]
+mod testing;
 
 pub use answer::Answer;
+pub use fill::fill;

@@ -167,13 +167,13 @@ mod tests {
     use axum::Router;
     use axum::routing::post;
     use http::StatusCode;
-    use local_servers::Redis;
     use saga_core::ids::SagaId;
     use tower::ServiceExt;
     use uuid::Uuid;
 
     use super::*;
     use crate::idempotency::Record;
+    use crate::testing;
 
     /// Notes the saga of the first request, as a checkout does, and answers what its path says.
     async fn checkout(store: Store, key: RequestKey, status: u16) -> StatusCode {
@@ -186,18 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_saga_that_is_told_again_is_marked() {
-        let folder = tempfile::tempdir().unwrap();
-        let redis = Redis::start(folder.path(), None).unwrap();
-        let store = Store::connect(redis_txn::Settings {
-            address: redis.address(),
-            process: "test".to_owned(),
-            password: redis_txn::Password::default(),
-            max_batch: 256,
-            conflicts_before_turn: 2,
-            response_timeout: Duration::from_secs(5),
-            rest_patience: Duration::from_secs(5),
-        });
-        let store = store.await.unwrap();
+        let (_folder, _redis, store) = testing::store().await;
         let handler = {
             let store = store.clone();
             move |axum::extract::Path(status): axum::extract::Path<u16>,

@@ -73,28 +73,15 @@ impl Transaction for Forget {
 
 #[cfg(test)]
 mod tests {
-    use local_servers::Redis;
-    use redis_txn::Settings;
-
     use super::*;
     use crate::answer::Answer;
     use crate::idempotency::key::RequestKey;
     use crate::idempotency::record::{KEPT_HOURS, Recorded};
+    use crate::testing;
 
     #[tokio::test]
     async fn a_sweep_deletes_what_has_expired_and_counts_the_rest() {
-        let folder = tempfile::tempdir().unwrap();
-        let redis = Redis::start(folder.path(), None).unwrap();
-        let store = Store::connect(Settings {
-            address: redis.address(),
-            process: "test".to_owned(),
-            password: redis_txn::Password::default(),
-            max_batch: 256,
-            conflicts_before_turn: 2,
-            response_timeout: Duration::from_secs(5),
-            rest_patience: Duration::from_secs(5),
-        });
-        let store = store.await.unwrap();
+        let (_folder, _redis, store) = testing::store().await;
         let record = |number: u64, hour| {
             let key = RequestKey { record: format!("{RECORD_PREFIX}POST /x {number}"), fingerprint: 0, hour };
             let bytes = Record::new(&key, Recorded::Answer(Answer::text("done"))).encode();

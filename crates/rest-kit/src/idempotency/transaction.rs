@@ -86,19 +86,6 @@ impl<T: Transaction, F: Fn(&T::Outcome) -> Answer + Send + 'static> Transaction 
     }
 }
 
-/// Only for the record: the effect was had before, outside of this transaction.
-pub struct NoEffect;
-
-impl Transaction for NoEffect {
-    type Outcome = ();
-
-    fn keys(&self, _keys: &mut Vec<String>) {}
-
-    fn apply(&mut self, _view: &mut View<'_>) -> Result<(), Unread> {
-        Ok(())
-    }
-}
-
 impl Record {
     /// Writes it, in the transaction that has the effect.
     pub fn write(&self, view: &mut View<'_>, key: &RequestKey) {
