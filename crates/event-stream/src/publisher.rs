@@ -128,8 +128,8 @@ impl Publisher {
                 metrics::PUBLISH_FAILURES.add(1, &[]);
             })?;
         }
-        if let Some(first) = records.first() {
-            metrics::PUBLISHED.add(records.len() as u64, &[("topic", &first.topic)]);
+        for of_topic in records.chunk_by(|one, next| one.topic == next.topic) {
+            metrics::PUBLISHED.add(of_topic.len() as u64, &[("topic", &of_topic[0].topic)]);
         }
         Ok(Receipt { state })
     }
