@@ -5,12 +5,20 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use bytes::Bytes;
+use participant::{Chunk, Entry, MAX_CHUNK_RECORDS, Verdict, execute};
 use proto::Wire;
+use proto::shop::{Item, ReserveInput, ReserveLine};
 use redis_txn::{Offline, Transaction, Unread, View};
 use saga_core::effect::Effect;
-use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
+use saga_core::ended::EndedSequences;
+use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, TraceContext};
 use saga_core::lane::LaneState;
-use saga_core::record::{CommandRecord, InboxEvent, InboxRecord, Outcome, Reply, Start};
+use saga_core::record::{
+    Command, CommandRecord, Floor, InboxEvent, InboxRecord, Outcome, Reply, ResultRecord, SagaOutcome, SagaResult,
+    Start,
+};
+use stock_svc::Stock;
+use stock_svc::store::item_key;
 use telemetry::metrics::SAGA_STEP_SECONDS;
 use uuid::Uuid;
 
@@ -21,9 +29,13 @@ pub type Once = Box<dyn FnMut()>;
 pub type Prepare = fn() -> Once;
 
 /// Every path, by name.
-pub const PATHS: [(&str, Prepare); 4] = [
+pub const PATHS: [(&str, Prepare); 8] = [
     ("orchestrator: one checkout, from the bytes of its records to those of its commands", checkout),
+    ("orchestrator: one checkout, from its records to its commands", fold_only),
     ("starter: a start to bytes and back", start_codec),
+    ("participant: a command to bytes and back", command_codec),
+    ("participant: 63 reservations and a floor, to bytes, executed, answered", chunk),
+    ("starter: a result to bytes and back", result_codec),
     ("committer: the plan of a batch of 64 transactions", batch),
     ("telemetry: one measurement with two labels", measurement),
 ];
@@ -34,6 +46,8 @@ const CHECKOUT: &str = include_str!("../../../definitions/checkout.yaml");
 const CHECKPOINT_EVERY: u64 = 64;
 /// Transactions of a batch.
 const BATCH: u64 = 64;
+/// Items in the store of a participant.
+const ITEMS: u64 = 1_000;
 
 fn start(sequence: u64) -> Start {
     let starter = Starter { name: "order".to_owned(), store: Uuid::from_u128(1) };
@@ -70,6 +84,31 @@ fn checkout() -> Once {
     })
 }
 
+/// The same without bytes; that the events have to be made is in it.
+fn fold_only() -> Once {
+    let mut state = LaneState::new(LANE);
+    let (mut offset, mut sequence) = (0, 0);
+    fold(&mut state, &mut offset, &InboxEvent::Activate { text: CHECKOUT.to_owned() }.encode());
+    Box::new(move || {
+        sequence += 1;
+        let start = start(sequence);
+        let reply = |step: &str| {
+            let id = CommandId { saga: start.saga, step: step.to_owned(), direction: Direction::Action };
+            let outcome = Outcome::Applied { output: Bytes::new() };
+            InboxEvent::Reply(Reply { id, ordinal: start.ordinal.clone(), outcome })
+        };
+        let events = [InboxEvent::Start(start.clone()), reply("reserve"), reply("charge")];
+        for event in events {
+            black_box(state.step(&InboxRecord { offset, time_ms: 1_000_000 + offset, event }));
+            offset += 1;
+        }
+        if sequence.is_multiple_of(CHECKPOINT_EVERY) {
+            black_box(state.take_changes());
+        }
+        assert_eq!(state.sagas().len(), 0, "the saga has ended");
+    })
+}
+
 /// Folds one record; the answer to the command that follows from it.
 fn fold(state: &mut LaneState, offset: &mut i64, payload: &[u8]) -> Option<Reply> {
     let event = InboxEvent::decode(payload).expect("it was encoded here");
@@ -95,6 +134,62 @@ fn start_codec() -> Once {
     Box::new(move || {
         let bytes = InboxEvent::Start(black_box(start.clone())).encode();
         black_box(InboxEvent::decode(&bytes).expect("it was encoded here"));
+    })
+}
+
+fn reserve(sequence: u64) -> Command {
+    let Start { saga, ordinal, trace, .. } = start(sequence);
+    let line = |number: u64| ReserveLine { item_id: (number % ITEMS).to_string(), quantity: 1 };
+    Command {
+        id: CommandId { saga, step: "reserve".to_owned(), direction: Direction::Action },
+        ordinal,
+        operation: "reserve".to_owned(),
+        input: ReserveInput::new(vec![line(sequence * 7), line(sequence * 13 + 1)]).encode(),
+        uses: BTreeMap::new(),
+        may_refuse: true,
+        trace,
+    }
+}
+
+fn command_codec() -> Once {
+    let command = reserve(1);
+    Box::new(move || {
+        let bytes = CommandRecord::Command(black_box(command.clone())).encode();
+        black_box(CommandRecord::decode(&bytes).expect("it was encoded here"));
+    })
+}
+
+fn result_codec() -> Once {
+    let Start { saga, ordinal, trace, .. } = start(1);
+    let result = SagaResult { saga, ordinal, outcome: SagaOutcome::Completed, trace };
+    Box::new(move || {
+        let bytes = ResultRecord::Ended(black_box(result.clone())).encode();
+        black_box(ResultRecord::decode(&bytes).expect("it was encoded here"));
+    })
+}
+
+/// A full chunk of one lane, with the floor that says that the chunk before it has ended.
+fn chunk() -> Once {
+    let full = Item::new(1_000_000_000, 5).encode();
+    let mut values: BTreeMap<String, Bytes> = (0..ITEMS).map(|id| (item_key(&id.to_string()), full.clone())).collect();
+    let (mut first, mut sequence) = (0, 0);
+    Box::new(move || {
+        let floor = Floor { starter: start(0).ordinal.starter, ended: EndedSequences::new(sequence, []) };
+        let sequences = sequence..sequence + MAX_CHUNK_RECORDS as u64 - 1;
+        sequence = sequences.end;
+        let commands = sequences.map(|sequence| CommandRecord::Command(reserve(sequence)));
+        let records = std::iter::once(CommandRecord::Floor(floor)).chain(commands);
+        let entry = |(offset, record): (i64, CommandRecord)| Entry::decode(LANE, offset, &record.encode());
+        let entries: Vec<Entry> = (first..).zip(records).map(|it| entry(it).expect("it was encoded here")).collect();
+        let chunk = Chunk { lane: LANE, first, entries, replied: first };
+        let mut keys = Vec::new();
+        chunk.keys(&Stock, &mut keys);
+        let Ok(Verdict::Executed(executed)) = execute(&Stock, &chunk, &mut values) else { panic!("it is executed") };
+        assert_eq!(executed.answers.len(), MAX_CHUNK_RECORDS - 1);
+        first = executed.next;
+        for answer in executed.answers {
+            black_box(InboxEvent::Reply(answer.reply).encode());
+        }
     })
 }
 

@@ -1,4 +1,4 @@
-//! Reads the stores after a run and compares them with what the clients were told.
+//! Reads the stores after a run and compares them with what the clients were told; writes what the routes cannot.
 //!
 //! The clients' history and the stores must agree: an order answered 200 is paid, one answered 4xx is not, stock and
 //! credit are taken once for each paid order and for nothing else.
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use proto::Wire as _;
 use proto::shop::{Item, Order, User, order};
 use redis_txn::{Settings, Store};
@@ -114,6 +115,14 @@ pub async fn audit(at: &Addresses, goods: &Goods, times: u64, told: &Told) -> an
         }
     }
     Ok(Verdict { paid, pieces: pieces_by_item.values().sum(), credit: credit_by_user.values().sum() })
+}
+
+/// Writes rows into a store, over what is there.
+pub async fn write(address: &str, rows: impl Iterator<Item = (String, Bytes)> + Send) -> anyhow::Result<()> {
+    let store = Reader::connect(address).await?.store;
+    store.bulk_set(rows).await.with_context(|| format!("write to {address}"))?;
+    store.shutdown().await;
+    Ok(())
 }
 
 struct Reader {

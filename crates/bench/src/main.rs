@@ -1,7 +1,8 @@
 //! Measures checkouts on this machine: closed and open loops through the gateway of a stack of its own, and an audit of
 //! the stores afterwards.
 //!
-//! Deliberately not in it: faults, and any figure that it did not measure in this run.
+//! Deliberately not in it: any figure that it did not measure in this run, and faults, but for the few whose cost it measures
+//! (`./dev chaos` is for the others).
 
 mod audit;
 mod client;
@@ -13,8 +14,11 @@ mod curve_picture;
 mod diagram;
 mod disk;
 mod fsync;
+mod hop_cost;
 mod hot_key;
+mod metrics;
 mod open;
+mod outage;
 mod overload;
 mod picture;
 mod poison;
@@ -71,6 +75,8 @@ enum Command {
     Soak(soak::Args),
     /// Measures what checkouts notice while replicas come and go and lanes change owner
     Rebalance(rebalance::Args),
+    /// Takes a participant away for minutes, brings it back, and looks at what that cost
+    Outage(outage::Args),
     /// Measures what records that nobody can read cost everybody else
     Poison(poison::Args),
 }
@@ -98,6 +104,7 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::HotKey(args)) => hot_key::run(&args).await,
         Some(Command::Soak(args)) => soak::run(&args).await,
         Some(Command::Rebalance(args)) => rebalance::run(&args).await,
+        Some(Command::Outage(args)) => outage::run(&args).await,
         Some(Command::Poison(args)) => poison::run(&args).await,
     }
 }

@@ -32,6 +32,9 @@ pub fn phase(phase: &Phase) -> Vec<String> {
     if let Some(stolen) = phase.stolen {
         lines.push(format!("  other machines of the host had {:.1} % of the processors' time", stolen * 100.0));
     }
+    if let Some(window) = phase.window {
+        lines.push(format!("  requests in a window: {window:.1}"));
+    }
     lines.push(format!("  CPU µs per checkout: {:.0} in all; peak memory MB", phase.cpu_us_in_all()));
     for (name, used) in &phase.cpu_us {
         let memory = phase.memory_mb.get(name).copied().unwrap_or(f64::NAN);

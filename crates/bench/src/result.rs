@@ -98,6 +98,9 @@ pub struct Phase {
     /// Part of the processors' time that other machines of the same host had, 0 to 1; `None` where that is not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stolen: Option<f64>,
+    /// Requests in one window of a starter, on the average; `None` if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<f64>,
     /// With `--stages`: CPU time inside each service, microseconds per checkout that ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stages_us: stages::Table,
@@ -128,6 +131,7 @@ impl Phase {
             memory_mb,
             disk: None,
             stolen: None,
+            window: None,
             stages_us: BTreeMap::new(),
         }
     }
@@ -220,6 +224,7 @@ pub(crate) mod tests {
             memory_mb: BTreeMap::new(),
             disk: None,
             stolen: None,
+            window: None,
             stages_us: BTreeMap::new(),
         });
         run

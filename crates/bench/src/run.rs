@@ -13,11 +13,12 @@ use crate::client::Orders;
 use crate::cpu::{self, Machine, Snapshot};
 use crate::disk::Watch;
 use crate::fsync::Fsync;
+use crate::metrics::Windows;
 use crate::open::{Backlog, Steady};
 use crate::result::{Load, Phase, Run};
 use crate::scenario::{Goods, Scenario};
 use crate::tally::Tally;
-use crate::{closed, open, report, stages};
+use crate::{closed, hop_cost, open, report, stages};
 
 /// Undecided orders of broken connections get this long before the audit.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -155,6 +156,9 @@ impl Plan {
             run.phases.push(phase);
         }
         run.fixed_loop_ms[1] = cpu::fixed_loop_ms();
+        if let Some(table) = hop_cost::table(&run.phases) {
+            print!("{table}");
+        }
         println!("fixed CPU loop: {:.0} ms before, {:.0} ms after", run.fixed_loop_ms[0], run.fixed_loop_ms[1]);
         course.end().await?;
         Ok(run)
@@ -180,6 +184,8 @@ impl Course {
         let goods = plan.scenario.goods(plan.items, plan.orders);
         let begin = Instant::now();
         goods.load(&Shop::new(stack.gateway_url())).await?;
+        let load_s = begin.elapsed().as_secs_f64();
+        audit::write(&address_of(&stack, Kind::OrderSvc)?, goods.varied_orders()).await?;
         Ok(Self {
             authority: stack.gateway_url().trim_start_matches("http://").into(),
             goods,
@@ -187,7 +193,7 @@ impl Course {
             told: Told::default(),
             counts_stages: plan.stages,
             folder: plan.dir.clone(),
-            load_s: begin.elapsed().as_secs_f64(),
+            load_s,
             stack,
         })
     }
@@ -216,6 +222,7 @@ impl Course {
     }
 
     async fn measure(&mut self, load: Load, time: Duration, backlog: Backlog) -> anyhow::Result<(Phase, u64)> {
+        let windows_before = Windows::look(&self.stack.processes()).await?;
         let before = Snapshot::take(&self.processes());
         let stages_before = self.stages().await?;
         let (disk, machine) = (Watch::begin(&self.folder), Machine::look());
@@ -224,11 +231,12 @@ impl Course {
         let stolen = machine.zip(Machine::look()).map(|(before, now)| now.stolen_since(before));
         let stages_after = self.stages().await?;
         let used_s = Snapshot::take(&self.processes()).since(&before);
+        let windows = Windows::look(&self.stack.processes()).await? - windows_before;
         ensure!(!tally.ran_dry, "the fresh orders were used up before the time was over: raise --orders");
         let peak = |(name, pid): (String, u32)| Some((name, cpu::peak_memory(pid)? as f64 / 1e6));
         let memory_mb = self.processes().into_iter().filter_map(peak).collect();
         let mut phase = Phase::new(load, &tally, elapsed.as_secs_f64(), &used_s, memory_mb);
-        (phase.disk, phase.stolen) = (disk, stolen);
+        (phase.disk, phase.stolen, phase.window) = (disk, stolen, windows.mean());
         if let (Some(before), Some(after)) = (stages_before, stages_after) {
             phase.stages_us = after.since(&before, &phase);
         }
@@ -276,15 +284,10 @@ impl Course {
     }
 
     async fn audit(&self) -> anyhow::Result<Verdict> {
-        let store = |kind: Kind| {
-            let name = kind.store().with_context(|| format!("{} has no store", kind.name()))?;
-            let process = self.stack.process(name).with_context(|| format!("{name} does not run"))?;
-            Ok::<_, anyhow::Error>(process.address)
-        };
         let at = audit::Addresses {
-            order: store(Kind::OrderSvc)?,
-            stock: store(Kind::StockSvc)?,
-            payment: store(Kind::PaymentSvc)?,
+            order: address_of(&self.stack, Kind::OrderSvc)?,
+            stock: address_of(&self.stack, Kind::StockSvc)?,
+            payment: address_of(&self.stack, Kind::PaymentSvc)?,
         };
         let begin = Instant::now();
         loop {
@@ -308,6 +311,12 @@ impl Course {
         let of_stack = self.stack.processes().into_iter().map(|process| (process.name.clone(), process.pid));
         of_stack.chain([("generator".to_owned(), std::process::id())]).collect()
     }
+}
+
+/// Where the Redis of a service listens.
+fn address_of(stack: &Stack, kind: Kind) -> anyhow::Result<String> {
+    let name = kind.store().with_context(|| format!("{} has no store", kind.name()))?;
+    Ok(stack.process(name).with_context(|| format!("{name} does not run"))?.address)
 }
 
 /// In a terminal, a moving line says how far a phase is. Never ends.

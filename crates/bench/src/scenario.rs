@@ -1,16 +1,25 @@
 //! What the load does, and what must lie in the stores for it.
 
 use anyhow::ensure;
+use bytes::Bytes;
 use clap::ValueEnum;
+use proto::Wire as _;
+use proto::shop::{Order, OrderLine};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use stack::Shop;
 
-/// Price of every item; an order of `batch_init` has two lines of one piece each.
+/// Price of every item.
 pub const ITEM_PRICE: u64 = 1;
 /// Pieces of each item and credit of each user: more than any run can take.
 pub const PLENTY: u64 = 1_000_000_000;
 /// How often the scenario `long` reserves and charges.
 const LONG_TIMES: u64 = 5;
+/// Lines of an order, at most: a third of the orders each have one, two and three. Those of `batch_init` have two.
+const MAX_LINES: u64 = 3;
+/// The orders of every run are the same.
+const SEED: u64 = 6;
 /// Items of the scenario `hot-100`.
 const HOT_ITEMS: u64 = 100;
 
@@ -18,7 +27,7 @@ const HOT_ITEMS: u64 = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// Checks fresh orders out: two lines each, over all items and users; all succeed
+    /// Checks fresh orders out: one to three lines each, over all items and users; all succeed
     Checkout,
     /// Creates an order, adds two items, checks it out, finds it; all succeed
     Mix,
@@ -51,6 +60,22 @@ impl Goods {
     /// Credit that the user began with.
     pub fn credit(&self, user: u64) -> u64 {
         if user < self.rich { PLENTY } else { 0 }
+    }
+
+    /// Orders of one and of three lines, to take the place of two thirds of those that `batch_init` has made.
+    pub fn varied_orders(self) -> impl Iterator<Item = (String, Bytes)> + Send {
+        let mut random = SmallRng::seed_from_u64(SEED);
+        let others = (0..self.orders).map(|number| (number, 1 + number % MAX_LINES)).filter(|(_, lines)| *lines != 2);
+        others.map(move |(number, lines)| {
+            let mut order = Order::new(random.random_range(0..self.users).to_string());
+            let mut line = || {
+                let item_id = random.random_range(0..self.items).to_string();
+                OrderLine { item_id, quantity: 1, price: ITEM_PRICE }
+            };
+            order.lines = (0..lines).map(|_| line()).collect();
+            order.total_cost = lines * ITEM_PRICE;
+            (format!("order:{number}"), order.encode())
+        })
     }
 
     /// Writes all of it by `batch_init`.
@@ -124,6 +149,18 @@ mod tests {
         let goods = Scenario::Refuse.goods(10, 100);
         let poor = (0..goods.users).filter(|user| goods.credit(*user) == 0).count();
         assert_eq!((goods.users, poor), (20, 10));
+    }
+
+    #[test]
+    fn orders_have_one_to_three_lines() {
+        let orders: Vec<(String, Order)> = Scenario::Checkout
+            .goods(10, 6)
+            .varied_orders()
+            .map(|(key, bytes)| (key, Order::decode(&bytes).expect("an order")))
+            .collect();
+        let lines: Vec<(&str, usize, u64)> =
+            orders.iter().map(|(key, order)| (key.as_str(), order.lines.len(), order.total_cost)).collect();
+        assert_eq!(lines, [("order:0", 1, 1), ("order:2", 3, 3), ("order:3", 1, 1), ("order:5", 3, 3)]);
     }
 
     #[test]

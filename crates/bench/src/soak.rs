@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// Keys by store.
-type Keys = BTreeMap<String, u64>;
+pub type Keys = BTreeMap<String, u64>;
 
 /// Starts a stack, checks out, prints what is left, audits, ends it. An error when keys are left or a service has
 /// grown.
@@ -77,7 +77,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The keys once they have come to rest.
-async fn at_rest(course: &Course) -> anyhow::Result<Keys> {
+pub async fn at_rest(course: &Course) -> anyhow::Result<Keys> {
     let (mut last, mut since, begin) = (keys(course).await?, Instant::now(), Instant::now());
     while since.elapsed() < REST && begin.elapsed() < SETTLE {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -90,7 +90,7 @@ async fn at_rest(course: &Course) -> anyhow::Result<Keys> {
 }
 
 /// The keys once they are what they were, or when the time for that is over.
-async fn forgotten(course: &Course, before: &Keys) -> anyhow::Result<Keys> {
+pub async fn forgotten(course: &Course, before: &Keys) -> anyhow::Result<Keys> {
     let begin = Instant::now();
     loop {
         let now = keys(course).await?;
@@ -118,12 +118,13 @@ async fn dbsize(address: &str) -> anyhow::Result<u64> {
     line.trim().strip_prefix(':').with_context(|| format!("DBSIZE is answered {line:?}"))?.parse().context("a number")
 }
 
-fn shown(keys: &Keys) -> String {
+/// For people.
+pub fn shown(keys: &Keys) -> String {
     keys.iter().map(|(store, count)| format!("{store} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Resident memory of the services, megabytes.
-fn memory_mb(course: &Course) -> BTreeMap<String, f64> {
+pub fn memory_mb(course: &Course) -> BTreeMap<String, f64> {
     let ours = |name: &str| !name.starts_with("redis") && !name.starts_with("kafka");
     let services = course.stack.processes().into_iter().filter(|process| ours(&process.name));
     services.filter_map(|service| Some((service.name, cpu::memory(service.pid)? as f64 / 1e6))).collect()
