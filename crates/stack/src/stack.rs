@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use local_servers::{Kafka, ManagedProcess, ProcessSpec, Redis, free_port, kafka_libs, refuse_port_in_use};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{block_in_place, spawn_blocking};
 
 use crate::http::Http;
@@ -179,14 +180,14 @@ impl Stack {
     /// SIGTERM, and SIGKILL after the deadline.
     pub fn terminate(&mut self, name: &str, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
         let runner = self.runner(name)?;
-        block_in_place(|| runner.process().terminate(deadline))
+        blocking(|| runner.process().terminate(deadline))
     }
 
     /// Starts it again, after a kill if it still runs; on its old address. A server answers when this returns, a
     /// service may not be ready yet: see [`wait_until_ready`](Self::wait_until_ready).
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let runner = self.runner(name)?;
-        block_in_place(|| match runner {
+        blocking(|| match runner {
             Runner::Kafka(kafka) => kafka.restart(),
             Runner::Redis(redis) => redis.restart(),
             Runner::Service(process) => process.restart(),
@@ -338,4 +339,12 @@ fn prepare(mut options: StackOptions) -> anyhow::Result<StackOptions> {
         }
     }
     Ok(options)
+}
+
+/// Does what blocks; on a runtime of one thread everything else waits for it.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => block_in_place(work),
+    }
 }
