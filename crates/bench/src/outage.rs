@@ -51,7 +51,8 @@ struct Sagas {
     open: f64,
     need_attention: f64,
     oldest_s: f64,
-    sent_again: f64,
+    /// Records of their own: deadlines that have passed.
+    appended: f64,
 }
 
 /// Everything that was found out; times in seconds.
@@ -68,7 +69,8 @@ struct Report {
     most_needing_attention: f64,
     /// From its end until the first saga needed attention; orchestrators count these every five seconds.
     attention_after_s: Option<f64>,
-    sent_again: f64,
+    /// Deadlines of all sagas that passed meanwhile; at each of them a command is asked for again, or an undo begins.
+    deadlines: f64,
     /// From its start until it served every lane again.
     ready_after_s: f64,
     /// From its start until every saga had ended that was begun before.
@@ -160,7 +162,7 @@ async fn outage(args: &Args, course: &mut Course, steady: &Steady) -> anyhow::Re
         most_open: most.open,
         most_needing_attention: most.need_attention,
         attention_after_s,
-        sent_again: last.sent_again - first.sent_again,
+        deadlines: last.appended - first.appended,
         ready_after_s: (ready - back).as_secs_f64(),
         ended_after_s: (ended - back).as_secs_f64(),
         slow_until_s: 0.0,
@@ -194,14 +196,13 @@ impl fmt::Display for Report {
         let answers = |answers: &BTreeMap<String, u64>| {
             answers.iter().map(|(status, count)| format!("{status}: {count}")).collect::<Vec<_>>().join(", ")
         };
-        let Self { service, rate, down_s, most_open, most_needing_attention, sent_again, .. } = self;
+        let Self { service, rate, down_s, most_open, most_needing_attention, deadlines, .. } = self;
         writeln!(out, "{service} was down for {down_s:.0} s, while {rate} checkouts arrived each second")?;
         writeln!(out, "answers while it was down    {}", answers(&self.answers_while_down))?;
         writeln!(out, "open sagas, at most          {most_open:.0}")?;
-        let after =
-            self.attention_after_s.map_or("never".to_owned(), |seconds| format!("{seconds:.0} s after its end"));
+        let after = self.attention_after_s.map_or("never".to_owned(), |seconds| format!("after {seconds:.0} s"));
         writeln!(out, "needing attention, at most   {most_needing_attention:.0}; the first {after}")?;
-        writeln!(out, "sagas sent again             {sent_again:.0}")?;
+        writeln!(out, "deadlines that passed        {deadlines:.0}")?;
         let [before, after] = self.memory_mb;
         writeln!(out, "services' memory             {before:.0} MB before, at most {after:.0} MB then")?;
         writeln!(out, "all lanes served             {:.1} s after its return", self.ready_after_s)?;
@@ -219,7 +220,7 @@ async fn sagas(course: &Course) -> anyhow::Result<Sagas> {
         all.open += gauge("saga_open")?;
         all.need_attention += gauge("saga_attention")?;
         all.oldest_s = all.oldest_s.max(gauge("saga_open_oldest_seconds")?);
-        all.sent_again += metrics::sum(&text, "saga_resent_total").unwrap_or_default();
+        all.appended += metrics::sum(&text, "saga_inbox_appended_total").unwrap_or_default();
     }
     Ok(all)
 }
@@ -250,7 +251,7 @@ mod tests {
             most_open: 0.0,
             most_needing_attention: 0.0,
             attention_after_s: None,
-            sent_again: 0.0,
+            deadlines: 0.0,
             ready_after_s: 1.0,
             ended_after_s: 5.0,
             slow_until_s: 0.0,
