@@ -298,6 +298,10 @@ impl FetchLoop {
     fn reassign(&mut self, give_up: &[Lane], take_on: &[(Lane, i64)]) {
         if !give_up.is_empty() {
             let list = self.list(give_up.iter().map(|lane| (*lane, Offset::Invalid)));
+            // The client remembers a pause beyond the assignment, and would never read the lane again.
+            if let Err(error) = self.consumer.resume(&list) {
+                tracing::warn!(%error, "lanes could not be resumed");
+            }
             if let Err(error) = self.consumer.incremental_unassign(&list) {
                 tracing::warn!(%error, "lanes could not be unassigned");
             }

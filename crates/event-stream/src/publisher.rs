@@ -263,7 +263,7 @@ impl Shared {
 
     /// Starts to look for a broker, unless somebody does.
     fn probe(self: &Arc<Self>) {
-        if self.probing.swap(true, Ordering::AcqRel) {
+        if self.probing.swap(true, Ordering::SeqCst) {
             return;
         }
         let weak = Arc::downgrade(self);
@@ -272,14 +272,17 @@ impl Shared {
                 let generation = shared.current();
                 generation.brokers.keep(generation.producer().client());
                 if generation.producer().client().fetch_metadata(None, PROBE_INTERVAL).is_ok()
-                    && !shared.connected.swap(true, Ordering::Relaxed)
+                    && !shared.connected.swap(true, Ordering::SeqCst)
                 {
                     metrics::KAFKA_CONNECTED.set(1.0, &[]);
                     tracing::info!("a broker answers");
                 }
-                if shared.connected.load(Ordering::Relaxed) {
-                    shared.probing.store(false, Ordering::Release);
-                    return;
+                if shared.connected.load(Ordering::SeqCst) {
+                    shared.probing.store(false, Ordering::SeqCst);
+                    // Who lost the broker a moment ago took this thread for one that goes on looking.
+                    if shared.connected.load(Ordering::SeqCst) || shared.probing.swap(true, Ordering::SeqCst) {
+                        return;
+                    }
                 }
                 drop((generation, shared));
                 std::thread::sleep(PROBE_INTERVAL);
@@ -291,7 +294,7 @@ impl Shared {
     }
 
     fn disconnected(self: &Arc<Self>) {
-        if self.connected.swap(false, Ordering::Relaxed) {
+        if self.connected.swap(false, Ordering::SeqCst) {
             metrics::KAFKA_CONNECTED.set(0.0, &[]);
             tracing::warn!("no broker can be reached");
         }

@@ -236,6 +236,47 @@ async fn a_loop_that_fails_runs_again_soon_from_its_stored_position() {
     end(consumer).await;
 }
 
+/// Reads nothing of lane 0 until it is let go, and then begins anew.
+struct Full {
+    slow: Slow,
+    runs: AtomicUsize,
+}
+
+impl LaneRunner for Full {
+    async fn run(&self, mut lane: OwnedLane) -> Result<(), LaneFault> {
+        if lane.lane() == Lane(0) && self.runs.fetch_add(1, Ordering::Relaxed) == 0 {
+            lane.fetch_from(Some(0)).await?;
+            lane.set_loaded();
+            eventually("it is let go", || self.slow.go.load(Ordering::Relaxed)).await;
+            return Err(LaneFault::Restart("planted".into()));
+        }
+        self.slow.run(lane).await
+    }
+}
+
+/// The client remembers a pause beyond the assignment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_was_paused_is_read_by_its_next_loop() {
+    let settings = settings();
+    let topic = new_topic(&settings, 2).await;
+    let publisher = Publisher::new(&settings).unwrap();
+    let (store, go) = (Arc::new(Store::default()), Arc::new(AtomicBool::new(false)));
+    let slow = Slow { applier: Applier { store: Arc::clone(&store) }, go: Arc::clone(&go) };
+    let consumer = consume(&settings, &topic, Full { slow, runs: AtomicUsize::new(0) });
+    eventually("both lanes are loaded", || loaded(&consumer) == 2).await;
+    produce(&publisher, &topic, 0, 0..20_000).await;
+    eventually("the inbox is full", || consumer.lanes()[&Lane(0)].log_end >= 2_000).await;
+    // What the fetcher hands on to the sibling, twice, comes after it has looked at the inbox that is full.
+    for number in 0..2 {
+        produce(&publisher, &topic, 1, number..number + 1).await;
+        eventually("the sibling has read it", || store.total() == usize::try_from(number).unwrap() + 1).await;
+    }
+    go.store(true, Ordering::Relaxed);
+    eventually("the next loop has read all", || store.total() == 20_002).await;
+    store.assert_numbers(0, 20_000);
+    end(consumer).await;
+}
+
 /// Asks for a tick long ago, all the time.
 #[derive(Clone, Default)]
 struct Ticking {
