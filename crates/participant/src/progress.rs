@@ -8,7 +8,7 @@ use saga_core::ids::Lane;
 use saga_core::participant::ParticipantLane;
 
 use crate::business::Fault;
-use crate::plan::{Chunk, Entry, Executed, MAX_CHUNK_RECORDS, Work, repeat};
+use crate::plan::{Chunk, Entry, Executed, MAX_CHUNK_INPUT_BYTES, MAX_CHUNK_RECORDS, Work, repeat};
 use crate::values::Values;
 
 /// One lane from load to revocation or fault. `T` is what the runner carries from a record to its answer.
@@ -134,7 +134,13 @@ impl<T> Progress<T> {
             let (entries, carried) = self.waiting.drain(..count).unzip();
             return Some(Task::Repeat { entries, carried });
         }
-        let count = self.waiting.len().min(self.chunk_limit);
+        let mut input_bytes = 0;
+        let fits = |entry: &Entry| {
+            input_bytes += entry.input_bytes();
+            input_bytes <= MAX_CHUNK_INPUT_BYTES
+        };
+        let limited = self.waiting.iter().take(self.chunk_limit).map(|(entry, _)| entry);
+        let count = limited.map(fits).take_while(|fits| *fits).count().max(1);
         let (entries, carried): (Vec<_>, Vec<_>) = self.waiting.drain(..count).unzip();
         let chunk = Chunk { lane: self.lane, first: self.next, entries, replied: self.replied };
         Some(Task::Execute { chunk, carried })
@@ -213,8 +219,12 @@ pub fn repeat_keys(entries: &[Entry]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proto::Wire as _;
     use saga_core::ended::EndedSequences;
-    use saga_core::ids::Starter;
+    use saga_core::ids::{CommandId, Direction, Ordinal, SagaId, Starter, TraceContext};
+    use saga_core::record::{Command, CommandRecord};
     use uuid::Uuid;
 
     use super::*;
@@ -243,6 +253,36 @@ mod tests {
         let Some(Task::Execute { chunk, .. }) = progress.next_task() else { panic!("not executed") };
         assert_eq!((chunk.first, chunk.replied, offsets(&chunk.entries)), (7, 5, vec![7, 8]));
         assert!(progress.next_task().is_none());
+    }
+
+    /// What a WATCH costs grows with the square of the keys, and the input names them.
+    #[test]
+    fn long_inputs_do_not_share_a_transaction() {
+        let command = |offset: i64, input_bytes: usize| {
+            let starter = Starter { name: "order".to_owned(), store: Uuid::nil() };
+            let command = Command {
+                id: CommandId { saga: SagaId(Uuid::nil()), step: "s".to_owned(), direction: Direction::Action },
+                ordinal: Ordinal { starter, lane: Lane(3), sequence: offset.unsigned_abs() },
+                operation: "reserve".to_owned(),
+                input: vec![7; input_bytes].into(),
+                uses: BTreeMap::new(),
+                may_refuse: true,
+                trace: TraceContext::default(),
+            };
+            CommandRecord::Command(command).encode()
+        };
+        let mut progress: Progress<()> = Progress::new(Lane(3), None, 0);
+        let (small, half) = (MAX_CHUNK_INPUT_BYTES / 64, MAX_CHUNK_INPUT_BYTES / 2);
+        let inputs = std::iter::repeat_n(small, 64).chain([half, half, 1, 3 * half, 1]);
+        for (offset, input_bytes) in (0..).zip(inputs) {
+            progress.take_in(offset, &command(offset, input_bytes), |_| ()).unwrap();
+        }
+        let mut lengths = Vec::new();
+        while let Some(Task::Execute { chunk, .. }) = progress.next_task() {
+            lengths.push(chunk.entries.len());
+            progress.executed(&chunk, &executed(chunk.first + chunk.entries.len() as i64));
+        }
+        assert_eq!(lengths, [64, 2, 1, 1, 1], "a window of short ones stays one chunk, a long one goes alone");
     }
 
     #[test]
