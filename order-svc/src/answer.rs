@@ -66,8 +66,11 @@ pub fn undecided(order_id: &str, saga: Option<SagaId>) -> Problem {
 
 /// The request was not taken.
 pub fn shed(shed: Shed) -> Problem {
-    let detail = format!("{shed}; nothing was changed, try again");
-    Problem::new(429, "busy", detail).with_retry_after_s(RETRY_AFTER_S)
+    busy(&shed)
+}
+
+fn busy(why: &impl std::fmt::Display) -> Problem {
+    Problem::new(429, "busy", format!("{why}; nothing was changed, try again")).with_retry_after_s(RETRY_AFTER_S)
 }
 
 /// The saga may not have been started.
@@ -76,6 +79,7 @@ pub fn not_started(error: &StartError) -> Problem {
         StartError::NoLane => {
             Problem::new(503, "not-ready", format!("{error}; nothing was changed")).with_retry_after_s(RETRY_AFTER_S)
         }
+        StartError::Full => busy(error),
         StartError::Commit(error) => problems::not_committed(error),
         StartError::Corrupt(why) => problems::unreadable(why),
     }
@@ -129,11 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_undecided_is_never_a_4xx() {
+    fn what_is_undecided_is_never_a_refusal() {
         assert_eq!(undecided("7", None).status, 504);
         assert_eq!(undecided("7", None).location.as_deref(), Some("/orders/find/7"));
         assert_eq!(not_started(&StartError::Commit(redis_txn::CommitError::OutcomeUnknown)).status, 503);
         assert_eq!(not_started(&StartError::NoLane).status, 503);
         assert_eq!(shed(Shed::Queue).retry_after_s, Some(1));
+        let full = not_started(&StartError::Full);
+        assert_eq!((full.status, full.retry_after_s), (429, Some(1)), "overload is no error of the server");
     }
 }

@@ -13,7 +13,7 @@ use saga_core::ids::{Lane, SagaId, TraceContext};
 use saga_core::record::{InboxEvent, Start};
 use saga_core::starter::{PendingStart, StarterLane};
 use starter::lanes::{Open, Tenure};
-use starter::start::{Decided, Member, WindowOutcome, WindowTransaction};
+use starter::start::{Decided, Interest, Member, WindowOutcome, WindowTransaction};
 
 use crate::clients::ClientState;
 use crate::faults::Point;
@@ -111,7 +111,7 @@ impl Window {
             .map(|client| {
                 let client = &world.clients[*client];
                 let (saga, request) = (client.offered, client.request.clone());
-                Arc::new(Member { saga, request, trace: TraceContext::default() })
+                Arc::new(Member { saga, request, trace: TraceContext::default(), interest: Interest::default() })
             })
             .collect();
         let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
@@ -183,7 +183,7 @@ impl Window {
                     }
                     ClientState::Done
                 }
-                Decided::Answered(Answer::None) => ClientState::Done,
+                Decided::Answered(Answer::None) | Decided::Abandoned => ClientState::Done,
             };
             world.clients[*client].state = state;
         }

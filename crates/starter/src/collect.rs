@@ -56,18 +56,20 @@ fn close<B: Business>(
     events::window_closed(members.len());
     let Some(choice) = shared.lanes.choose(Instant::now()) else {
         let sagas: Vec<_> = members.iter().map(|member| member.saga).collect();
-        fail(shared, &sagas, &StartError::NoLane);
+        let error = if shared.lanes.are_loaded() { StartError::Full } else { StartError::NoLane };
+        fail(shared, &sagas, &error);
         return;
     };
     let permit = Arc::new(permit);
     if let Some(probe) = choice.probe
         && let Some(member) = members.pop()
     {
-        spawn(shared, probe, vec![member], permit.clone());
+        // Without a permit of a window: where nothing is delivered, one probe after the other would take them all.
+        spawn(shared, probe, vec![member], None);
     }
     match shared.placement {
         Placement::Window if members.is_empty() => {}
-        Placement::Window => spawn(shared, choice.lane, members, permit),
+        Placement::Window => spawn(shared, choice.lane, members, Some(permit)),
         Placement::Hashed => {
             let hashed = shared.lanes.hashed();
             let mut by_lane: BTreeMap<Lane, Vec<_>> = BTreeMap::new();
@@ -75,7 +77,7 @@ fn close<B: Business>(
                 by_lane.entry(hashed.lane(member.saga).unwrap_or(choice.lane)).or_default().push(member);
             }
             // One transaction per lane; the committer carries them in one EXEC as far as they wait together.
-            by_lane.into_iter().for_each(|(lane, members)| spawn(shared, lane, members, permit.clone()));
+            by_lane.into_iter().for_each(|(lane, members)| spawn(shared, lane, members, Some(permit.clone())));
         }
     }
 }
@@ -84,7 +86,7 @@ fn spawn<B: Business>(
     shared: &Arc<Shared<B>>,
     lane: Lane,
     members: Vec<Member<B::Request>>,
-    permit: Arc<tokio::sync::OwnedSemaphorePermit>,
+    permit: Option<Arc<tokio::sync::OwnedSemaphorePermit>>,
 ) {
     let shared_for_task = shared.clone();
     shared.tasks.spawn(async move {
@@ -140,7 +142,7 @@ async fn carry<B: Business>(
     let (mut joined, mut answered) = (0, 0);
     for (saga, decided) in sagas.into_iter().zip(decided) {
         match decided {
-            Decided::Started => {}
+            Decided::Started | Decided::Abandoned => {}
             Decided::Joins(other) => {
                 joined += 1;
                 shared.waiters.tell(saga, Heard::Joins(other));

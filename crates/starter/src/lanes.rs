@@ -90,6 +90,11 @@ impl Lanes {
         chooser.choose(candidates, now)
     }
 
+    /// Whether there are loaded lanes: if there are and none is chosen, all of them are full.
+    pub fn are_loaded(&self) -> bool {
+        self.table().lanes.values().any(|state| state.loaded)
+    }
+
     /// The candidates of the last choice, for sagas that do not stay together.
     pub fn hashed(&self) -> Hashed {
         Hashed::new(&self.table().candidates)
@@ -177,14 +182,14 @@ mod tests {
         let lanes = Lanes::default();
         assert!(lanes.choose(now).is_none());
         lanes.enter(Lane(3));
-        assert!(lanes.choose(now).is_none(), "not loaded");
+        assert!(lanes.choose(now).is_none() && !lanes.are_loaded(), "not loaded");
         lanes.loaded(Lane(3));
         assert_eq!(lanes.choose(now).unwrap().lane, Lane(3));
         let tenure = lanes.tenure(Lane(3));
         for sequence in 0..MAX_PENDING_PER_LANE as u64 {
             assert!(lanes.remember(Lane(3), tenure, sequence, open(now)));
         }
-        assert!(lanes.choose(now).is_none(), "full");
+        assert!(lanes.choose(now).is_none() && lanes.are_loaded(), "full");
         lanes.forget(Lane(3), 0..100, now);
         assert!(lanes.choose(now).is_some());
         lanes.leave(Lane(3));

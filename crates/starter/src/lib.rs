@@ -130,7 +130,7 @@ impl<B: Business> Starter<B> {
     /// anything is read, so no answer can be missed.
     pub fn start(&self, saga: SagaId, request: B::Request, trace: TraceContext) -> Result<Waiter<B::Answer>, Shed> {
         let handed_in = self.shared.waiters.register(saga).and_then(|waiter| {
-            let member = Member { saga, request, trace };
+            let member = Member { saga, request, trace, interest: waiter.interest() };
             self.queue.try_send(member).map_err(|_full_or_closed| Shed::Queue)?;
             Ok(waiter)
         });

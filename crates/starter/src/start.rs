@@ -1,6 +1,6 @@
 //! The transaction of a window: its members' subjects, their sequences and pending entries, all in one EXEC.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use proto::Wire;
@@ -21,6 +21,26 @@ pub struct Member<R> {
     pub request: R,
     /// The trace of the request.
     pub trace: TraceContext,
+    /// Whether anybody waits for the answer.
+    pub interest: Interest,
+}
+
+/// Whether anybody waits for what becomes of a request.
+///
+/// A request whose client has gone starts nothing: the client, or the gateway for it, may have asked another process by now
+/// and been told that the order is refused.
+#[derive(Clone, Debug, Default)]
+pub struct Interest(Option<Weak<()>>);
+
+impl Interest {
+    /// As long as somebody holds this.
+    pub fn of(holder: &Arc<()>) -> Self {
+        Self(Some(Arc::downgrade(holder)))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.as_ref().is_some_and(|holder| holder.strong_count() == 0)
+    }
 }
 
 /// Starts the sagas of one window.
@@ -46,6 +66,8 @@ pub enum Decided<A> {
     Joins(SagaId),
     /// It is answered at once.
     Answered(A),
+    /// Nobody waits for it any more: nothing was begun.
+    Abandoned,
 }
 
 /// What the EXEC of a window did.
@@ -93,6 +115,10 @@ impl<B: Business> Transaction for WindowTransaction<B> {
         let mut decided = Vec::with_capacity(self.members.len());
         let mut pending = Vec::with_capacity(self.members.len());
         for member in &self.members {
+            if member.interest.is_gone() {
+                decided.push(Decided::Abandoned);
+                continue;
+            }
             let ordinal = Ordinal { starter: self.starter.clone(), lane: self.lane, sequence: lane.next_sequence };
             let plan = match self.business.decide(view, &member.request, member.saga, &ordinal)? {
                 Decision::Start(plan) => plan,

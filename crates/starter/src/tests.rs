@@ -18,7 +18,7 @@ use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
 use crate::business::{Application, Business, Decision, Plan};
 use crate::keys::{lane_key, pending_key};
 use crate::lanes::Open;
-use crate::start::{Decided, Member, WindowOutcome, WindowTransaction};
+use crate::start::{Decided, Interest, Member, WindowOutcome, WindowTransaction};
 
 const LANE: Lane = Lane(7);
 
@@ -82,7 +82,7 @@ fn store(things: &[&str]) -> Memory {
 fn window(members: &[(u128, &str)]) -> WindowTransaction<Things> {
     let members = members.iter().map(|(number, thing)| {
         let request = (*thing).to_owned();
-        Arc::new(Member { saga: saga(*number), request, trace: TraceContext::default() })
+        Arc::new(Member { saga: saga(*number), request, trace: TraceContext::default(), interest: Interest::default() })
     });
     WindowTransaction {
         business: Arc::new(Things),
@@ -121,6 +121,22 @@ fn committed(outcome: WindowOutcome<()>) -> (Vec<Decided<()>>, Vec<PendingStart>
         WindowOutcome::Committed { decided, pending } => (decided, pending),
         WindowOutcome::Corrupt(why) => panic!("{why}"),
     }
+}
+
+/// Its client may have been told by another process what became of the order, and a saga that begins afterwards would make
+/// that untrue.
+#[test]
+fn a_request_whose_client_has_gone_starts_nothing() {
+    let mut store = store(&["a", "b"]);
+    let (holder, gone) = (Arc::new(()), Interest::of(&Arc::new(())));
+    let mut window = window(&[(1, "a"), (2, "b")]);
+    for (member, interest) in window.members.iter_mut().zip([gone, Interest::of(&holder)]) {
+        Arc::get_mut(member).unwrap().interest = interest;
+    }
+    let (decided, pending) = committed(store.run(&mut window));
+    assert!(matches!(decided[..], [Decided::Abandoned, Decided::Started]), "{decided:?}");
+    assert_eq!(pending.iter().map(|entry| entry.start.saga).collect::<Vec<_>>(), [saga(2)]);
+    assert_eq!(lane_of(&store).next_sequence, 1);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use saga_core::record::SagaResult;
 use telemetry::metrics::STARTER_WAITING;
 use tokio::sync::oneshot;
 
+use crate::start::Interest;
+
 /// Why this process refuses to take a request; nothing has been read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
@@ -24,9 +26,12 @@ pub enum Shed {
 /// Why a saga may not have been started.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StartError {
-    /// No lane of the results topic is owned and loaded with room in it; nothing was read or written.
+    /// No lane of the results topic is owned and loaded; nothing was read or written.
     #[error("this process owns no lane that can take a saga now")]
     NoLane,
+    /// As many sagas are pending in every such lane as may; nothing was read or written.
+    #[error("too many sagas are under way already")]
+    Full,
     /// The window's transaction has no outcome; the variants say whether it may have happened.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -105,7 +110,7 @@ impl<A> Waiters<A> {
         let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.shared.waiting().insert(saga, Entry { lane: None, places: vec![(ticket, sender)] });
-        Ok(Waiter { shared: self.shared.clone(), saga, ticket, at_work: false, receiver })
+        Ok(Waiter { shared: self.shared.clone(), saga, ticket, at_work: false, receiver, held: Arc::default() })
     }
 
     /// How many places are taken.
@@ -176,9 +181,16 @@ pub struct Waiter<A> {
     /// The request has been told of a saga that runs elsewhere.
     at_work: bool,
     receiver: oneshot::Receiver<Heard<A>>,
+    /// Gone with the waiter.
+    held: Arc<()>,
 }
 
 impl<A> Waiter<A> {
+    /// Whether this is still there.
+    pub(crate) fn interest(&self) -> Interest {
+        Interest::of(&self.held)
+    }
+
     /// The saga that is waited for.
     pub fn saga(&self) -> SagaId {
         self.saga
