@@ -49,13 +49,19 @@ struct Shared {
     /// Records in the store: counted by the last sweep, and what this process has added since. Other replicas add too,
     /// so the limit may be passed by what they write between two sweeps.
     records: AtomicU64,
+    /// [`MAX_RECORDS`], but for tests.
+    limit: u64,
 }
 
 impl IdempotencyKeys {
     /// Keys with their records in this store; they are swept now and then until `shutdown` is cancelled.
     pub fn start(store: Store, shutdown: CancellationToken) -> Self {
+        Self::with_limit(store, shutdown, MAX_RECORDS)
+    }
+
+    fn with_limit(store: Store, shutdown: CancellationToken, limit: u64) -> Self {
         let queue = store.rest_queue();
-        let shared = Arc::new(Shared { store, queue, records: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { store, queue, records: AtomicU64::new(0), limit });
         tokio::spawn(shared.clone().sweep_on(shutdown));
         Self { shared }
     }
@@ -111,7 +117,7 @@ impl IdempotencyKeys {
                 Outcome::Recorded(Recorded::Saga(_)) => known = Found::Saga,
                 Outcome::New => {}
             }
-        } else if self.shared.records.load(Ordering::Relaxed) >= MAX_RECORDS {
+        } else if self.shared.records.load(Ordering::Relaxed) >= self.shared.limit {
             let detail =
                 "too many idempotency keys are recorded; nothing was changed, try again later or without a key";
             let problem = Problem::new(429, "too-many-idempotency-keys", detail).with_retry_after_s(RETRY_AFTER_S);
@@ -133,9 +139,13 @@ enum Found {
 impl Shared {
     async fn sweep_on(self: Arc<Self>, shutdown: CancellationToken) {
         loop {
+            let before = self.records.load(Ordering::Relaxed);
             match sweep(&self.store, &self.queue, now_hour()).await {
                 Ok(kept) => {
-                    self.records.store(kept, Ordering::Relaxed);
+                    // What was added meanwhile may or may not have been counted: rather twice than not at all.
+                    let _ = self.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                        Some(kept + now.saturating_sub(before))
+                    });
                     IDEMPOTENCY_RECORDS.set(kept as f64, &[]);
                 }
                 Err(error) => tracing::warn!(%error, "idempotency records could not be swept, it is tried again"),
@@ -208,6 +218,37 @@ mod tests {
             assert_eq!(ask(status).await, None, "{status}: the first answer is no replay");
             assert_eq!(ask(status).await.as_deref(), again, "{status}");
         }
+        store.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn too_many_keys_are_turned_away_and_known_ones_answered() {
+        let (_folder, _redis, store) = testing::store().await;
+        let write = {
+            let store = store.clone();
+            move |axum::Extension(key): axum::Extension<RequestKey>| async move {
+                let record = Record::new(&key, Recorded::Answer(crate::Answer::text("done"))).encode();
+                store.bulk_set([(key.record, record)].into_iter()).await.unwrap();
+                StatusCode::OK
+            }
+        };
+        let keys = IdempotencyKeys::with_limit(store.clone(), CancellationToken::new(), 2);
+        let layer = axum::middleware::from_fn_with_state(keys, IdempotencyKeys::layer);
+        let router =
+            Router::new().route("/write", post(write)).route("/run", post(async || StatusCode::OK)).layer(layer);
+        let ask = async |path: &str, key: Option<&str>| {
+            let request = http::Request::post(path);
+            let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+            let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let retry_after = response.headers().get("retry-after").is_some();
+            (response.status().as_u16(), retry_after)
+        };
+        for key in ["a", "b"] {
+            assert_eq!(ask("/write", Some(key)).await, (200, false));
+        }
+        assert_eq!(ask("/write", Some("c")).await, (429, true));
+        assert_eq!(ask("/write", Some("a")).await, (200, false), "what is recorded is answered");
+        assert_eq!(ask("/run", None).await, (200, false), "without a key nothing is recorded");
         store.shutdown().await;
     }
 }

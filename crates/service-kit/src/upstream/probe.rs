@@ -29,6 +29,9 @@ pub(super) const MAX_SILENT_PROBES: u32 = 2;
 /// How often names are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The replicas are not asked meanwhile, so a DNS server that stays silent is not waited for.
+const RESOLVE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Tried again every [`RESOLVE_INTERVAL`].
 static NOT_RESOLVED: Throttle = Throttle::new(Duration::from_secs(60));
 
@@ -69,9 +72,10 @@ impl Upstreams {
         }
     }
 
-    /// Looks every name up and takes over what it finds. A name that cannot be resolved keeps what was last known: a DNS server in trouble must not take the service away.
+    /// Looks every name up and takes over what it finds. When a name cannot be resolved, what was last known stays too: a DNS
+    /// server in trouble must not take the service away.
     async fn resolve(&self) {
-        let mut addresses = BTreeSet::new();
+        let (mut addresses, mut is_whole) = (BTreeSet::new(), true);
         for source in &self.sources {
             match source {
                 Source::Fixed(address) => {
@@ -85,10 +89,13 @@ impl Upstreams {
                             let upstream = self.name;
                             tracing::warn!(upstream, host_port, %error, held_back, "cannot resolve an upstream");
                         }
-                        return;
+                        is_whole = false;
                     }
                 },
             }
+        }
+        if !is_whole {
+            addresses.extend(self.replicas().iter().map(|replica| replica.address));
         }
         self.take_over(addresses);
     }
@@ -152,7 +159,8 @@ async fn probe(client: &UpstreamClient, ask: &Outgoing, address: SocketAddr) -> 
 
 /// IPv4 first: `localhost` often resolves to both, and services listen on 127.0.0.1.
 async fn look_up(host_port: &str) -> std::io::Result<Vec<SocketAddr>> {
-    let mut found: Vec<_> = tokio::net::lookup_host(host_port).await?.collect();
+    let found = tokio::time::timeout(RESOLVE_PATIENCE, tokio::net::lookup_host(host_port)).await;
+    let mut found: Vec<_> = found.map_err(std::io::Error::other)??.collect();
     found.sort_by_key(|address| (address.is_ipv6(), *address));
     found.dedup();
     Ok(found)
