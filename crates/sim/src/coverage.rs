@@ -16,6 +16,11 @@ pub const ENOUGH_SEEDS: u64 = 20_000;
 /// hundred times.
 pub const MANY_SEEDS: u64 = 1_000_000;
 
+/// Where so often nobody died that passed, processes cannot die.
+const OFTEN: u64 = 10_000;
+/// The number of orders that had more sagas than they remember.
+pub const FORGETFUL_ORDERS: &str = "orders that have forgotten a saga";
+
 macro_rules! listed {
     ($(#[$meta:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
         $(#[$meta])*
@@ -218,8 +223,8 @@ impl Coverage {
         }
     }
 
-    /// What a run of so many seeds should have met and did not (faults, points, pairs of a state and an event), and the
-    /// pairs that it should not have met and did.
+    /// What a run of so many seeds should have met and did not (faults, points, deaths at points, pairs of a state and an
+    /// event), and the pairs that it should not have met and did.
     pub fn surprises(&self, seeds: u64) -> Vec<String> {
         let farthest = match seeds {
             ..ENOUGH_SEEDS => None,
@@ -228,7 +233,13 @@ impl Coverage {
         };
         let faults = Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).map(|fault| fault.text());
         let points = Point::ALL.iter().filter(|point| !self.passed.contains_key(point)).map(|point| point.text());
-        let unmet = faults.chain(points).filter(|_| farthest.is_some()).map(|what| format!("never met: {what}"));
+        let is_forgetful = self.numbers.get(FORGETFUL_ORDERS).is_some_and(|orders| *orders > 0);
+        let orders = (!is_forgetful).then_some(FORGETFUL_ORDERS);
+        let unmet = faults.chain(points).chain(orders);
+        let unmet = unmet.filter(|_| farthest.is_some()).map(|what| format!("never met: {what}"));
+        let is_deadly = |point: &&Point| self.passed.get(point).is_some_and(|passed| *passed >= OFTEN);
+        let undied = Point::ALL.iter().filter(is_deadly).filter(|point| !self.died.contains_key(point));
+        let undied = undied.map(|point| format!("nobody died: {}", point.text()));
         let pairs = SagaState::ALL.iter().flat_map(|state| SagaEvent::ALL.iter().map(|event| (*state, *event)));
         let pairs = pairs.filter_map(|(state, event)| {
             let (reach, text) = (reach(state, event), format!("{} in state {}", event.text(), state.text()));
@@ -238,7 +249,7 @@ impl Coverage {
                 _ => None,
             }
         });
-        unmet.chain(pairs).collect()
+        unmet.chain(undied).chain(pairs).collect()
     }
 
     /// Adds to a named number.
@@ -277,14 +288,20 @@ mod tests {
             faults: Fault::ALL.iter().map(|fault| (*fault, 1)).collect(),
             passed: Point::ALL.iter().map(|point| (*point, 1)).collect(),
             pairs: all().filter(|pair| reach(pair.0, pair.1) == Reach::Common).map(|pair| (pair, 1)).collect(),
+            numbers: BTreeMap::from([(FORGETFUL_ORDERS.to_owned(), 1)]),
             ..Coverage::default()
         };
         assert_eq!(met.surprises(ENOUGH_SEEDS), Vec::<String>::new());
         assert_eq!(met.surprises(MANY_SEEDS).len(), 10);
         met.pairs.insert((SagaState::Ended, SagaEvent::Impossible), 1);
         met.passed.pop_first();
+        met.numbers.clear();
         let surprises = |seeds| met.surprises(seeds);
         assert_eq!(surprises(1), ["met, and cannot be: impossible in state ended"]);
-        assert_eq!(surprises(ENOUGH_SEEDS).len(), 2);
+        assert_eq!(surprises(ENOUGH_SEEDS).len(), 3);
+        met.passed = Point::ALL.iter().map(|point| (*point, OFTEN)).collect();
+        met.died = Point::ALL.iter().skip(1).map(|point| (*point, 1)).collect();
+        let found = met.surprises(1);
+        assert!(found[0] == format!("nobody died: {}", Point::ALL[0].text()) && found.len() == 2, "{found:?}");
     }
 }

@@ -36,11 +36,12 @@ impl Case {
         Mistake::ALL.iter().map(|mistake| Self { mistake: *mistake, without: hidden_by(*mistake) })
     }
 
-    /// Runs seeds from `from` on until one fails, at most `most`.
+    /// Runs seeds from `from` on until one fails, at most `most`; one that fails without the mistake as well does not count.
     pub fn hunt(&self, from: u64, most: u64) -> Option<Catch> {
         (from..from.saturating_add(most)).find_map(|seed| {
-            let options = Options { mistake: Some(self.mistake), without: self.without.to_vec(), ..Options::new(seed) };
-            run(&options).violation.map(|violation| Catch { seed, violation })
+            let sound = Options { without: self.without.to_vec(), ..Options::new(seed) };
+            let violation = run(&Options { mistake: Some(self.mistake), ..sound.clone() }).violation?;
+            run(&sound).violation.is_none().then_some(Catch { seed, violation })
         })
     }
 }

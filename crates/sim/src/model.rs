@@ -24,7 +24,7 @@ use crate::plans::{
 use crate::world::{ORCHESTRATOR, PARTICIPANT, STARTER, World};
 
 /// An order remembers so many sagas.
-const REMEMBERED: usize = 8;
+pub(crate) const REMEMBERED: usize = 8;
 
 /// The state of one step as the model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,7 +262,8 @@ fn check_starter(world: &World, results: &BTreeMap<SagaId, SagaResult>) -> Check
             value.attempts.push(order_svc::order::Attempt { saga: started.saga, verdict });
         }
         let forgotten = value.attempts.len().saturating_sub(REMEMBERED);
-        value.attempts.drain(..forgotten);
+        let forgotten = value.attempts.drain(..forgotten).next();
+        value.forgotten = forgotten.map(|attempt| attempt.saga);
         expected.insert(format!("order:{order}"), order_svc::store::encode(&value));
     }
     for lane in lanes(world) {

@@ -28,6 +28,9 @@ const SAGAS: usize = 50;
 /// The lane that is written down: every seed has it.
 const LANE: Lane = Lane(0);
 
+/// Golden logs are never taken away.
+const KEPT: [&str; 2] = ["format-1-fold-1/seed-19.txt", "format-1-fold-1/seed-22.txt"];
+
 /// The store of one lane, with what the checkpoints so far have written.
 type Store = BTreeMap<String, Bytes>;
 
@@ -35,7 +38,14 @@ type Store = BTreeMap<String, Bytes>;
 fn todays_fold_makes_of_old_logs_what_it_made_of_them_then() {
     write_missing();
     let logs = golden_logs();
-    assert!(!logs.is_empty(), "no golden log in {}", folder().display());
+    let names = logs.iter().filter_map(|path| path.strip_prefix(folder()).ok()?.to_str()).collect::<Vec<_>>();
+    for kept in KEPT {
+        assert!(names.contains(&kept), "{kept} is gone: a log that was published once stays, and must fold as it did");
+    }
+    for version in FIRST_FOLD_VERSION..=SUPPORTED_FOLD_VERSION {
+        let of_version = format!("format-{FORMAT}-fold-{version}/");
+        assert!(names.iter().any(|name| name.starts_with(&of_version)), "no golden log in {of_version}");
+    }
     for path in logs {
         let golden = std::fs::read_to_string(&path).unwrap();
         let records: Vec<Record> = golden.lines().filter_map(read_record).collect();

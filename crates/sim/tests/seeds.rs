@@ -9,7 +9,7 @@ use sim::shrink::shrink;
 use sim::world::Options;
 
 /// Seeds without safety nets: without each of them, and without all.
-const SEEDS_WITHOUT_NETS: u64 = 150;
+const SEEDS_WITHOUT_NETS: u64 = 250;
 /// Leave the other tests a processor.
 const THREADS: usize = 2;
 
