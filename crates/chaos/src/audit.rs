@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::plan::{Field, Struck};
+use crate::plan::{Field, Kind, POISON_LANES, Struck};
 
 pub mod availability;
 mod coverage;
@@ -77,6 +77,8 @@ pub struct Evidence {
     pub credit: BTreeMap<String, (u64, u64)>,
     /// Everything that was announced.
     pub announced: Vec<Announced>,
+    /// Records in the quarantine, by the topic that they come from.
+    pub set_aside: BTreeMap<String, u64>,
     /// Keys of pending starts that are left.
     pub pending: Vec<String>,
     /// Keys of open sagas that the orchestrator's checkpoints still hold.
@@ -143,6 +145,8 @@ pub enum Rule {
     NobodyDies,
     /// After a kill of one replica, broker or store, checkouts succeed again in time.
     AvailableAgain,
+    /// What nobody can read lies in the quarantine.
+    SetAside,
     /// A request that the kill of one replica may have interrupted is told what holds, or 504.
     InFlightTold,
 }
@@ -179,6 +183,7 @@ pub fn judge(evidence: &Evidence) -> Vec<Finding> {
     announcements(evidence, &mut find);
     remains::judge(evidence, &mut find);
     availability::judge(evidence, &mut find);
+    quarantine(evidence, &mut find);
     coverage::judge(evidence, &mut find);
     for name in &evidence.deaths {
         find(Rule::NobodyDies, format!("{name} ended by itself"));
@@ -227,6 +232,22 @@ fn answers(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
         }
         if paid.contains(order) {
             find(Rule::OneAnswer, format!("order {order} was answered 200 and {status}"));
+        }
+    }
+}
+
+fn quarantine(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
+    let mut appended: BTreeMap<&str, u64> = BTreeMap::new();
+    for struck in evidence.struck.iter().filter(|struck| struck.strike.kind == Kind::Poison) {
+        *appended.entry(&struck.strike.role).or_default() += u64::from(POISON_LANES);
+    }
+    let topics: BTreeSet<&str> =
+        appended.keys().copied().chain(evidence.set_aside.keys().map(String::as_str)).collect();
+    for topic in topics {
+        let appended = appended.get(topic).copied().unwrap_or_default();
+        let found = evidence.set_aside.get(topic).copied().unwrap_or_default();
+        if found != appended {
+            find(Rule::SetAside, format!("{appended} records were spoilt in {topic}, {found} lie in the quarantine"));
         }
     }
 }

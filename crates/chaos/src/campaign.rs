@@ -23,6 +23,8 @@ const MAX_WARM_UP: Duration = Duration::from_secs(120);
 const COOL_DOWN: Duration = Duration::from_secs(5);
 /// Everything has ended within this time after the last fault was over, or it is a finding.
 pub const SETTLE: Duration = Duration::from_secs(60);
+/// What has passed must pass once more after this: sweeps, re-sends and whoever was slow would have acted by then.
+const STILL: Duration = Duration::from_secs(35);
 /// What the last clients have begun gets so long, even if they went later than that.
 const SETTLE_LAST: Duration = Duration::from_secs(15);
 /// Most findings that are printed: the first ones say what is wrong.
@@ -149,7 +151,7 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
     let last_ms = struck.iter().map(|struck| struck.healed_ms).max().unwrap_or_default();
     let quiet_since = Instant::now();
     let deadline = (began + Duration::from_millis(last_ms) + SETTLE).max(quiet_since + SETTLE_LAST);
-    let mut lasting = Vec::new();
+    let (mut lasting, mut passed) = (Vec::new(), None);
     loop {
         let read = look(campaign, target, &at, &before, &crowd).await;
         let (verdict, evidence) = match read {
@@ -162,9 +164,13 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
             Err(_) if !lasting.is_empty() => (Verdict::Failed(lasting.clone()), Evidence::default()),
             Err(why) => (Verdict::Unknown(why), Evidence::default()),
         };
-        if verdict.is_final() || Instant::now() > deadline {
-            let settled = matches!(verdict, Verdict::Passed).then(|| quiet_since.elapsed());
-            return Ok(Outcome { verdict, evidence, settled });
+        if passed.is_none() && matches!(verdict, Verdict::Passed) {
+            passed = Some(quiet_since.elapsed());
+            tokio::time::sleep(STILL).await;
+            continue;
+        }
+        if passed.is_some() || verdict.is_final() || Instant::now() > deadline {
+            return Ok(Outcome { verdict, evidence, settled: passed });
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use stack::Stack;
 
 use crate::audit::{Evidence, Order, Saga, Standing, Told};
 use crate::clients::{ITEMS, USERS};
 use crate::resp::Resp;
 use crate::wire::Message;
-use crate::{remains, results};
+use crate::{remains, topics};
 
 /// Stock and credit, item and user by number.
 pub type Goods = (BTreeMap<String, u64>, BTreeMap<String, u64>);
@@ -72,7 +72,7 @@ pub fn goods(at: &Addresses) -> anyhow::Result<Goods> {
 pub async fn evidence(at: &Addresses, before: &Goods, orders: u64, told: Vec<Told>) -> anyhow::Result<Evidence> {
     let (at, before) = (at.clone(), before.clone());
     tokio::task::spawn_blocking(move || {
-        let announced = results::announcements(&at.brokers, at.partitions).context("read the results")?;
+        let announced = topics::announcements(&at.brokers).context("read the results")?;
         let (stock, credit) = goods(&at)?;
         let join = |before: BTreeMap<String, u64>, after: BTreeMap<String, u64>| {
             before.into_iter().filter_map(|(id, count)| Some((id.clone(), (count, *after.get(&id)?)))).collect()
@@ -83,6 +83,7 @@ pub async fn evidence(at: &Addresses, before: &Goods, orders: u64, told: Vec<Tol
             stock: join(before.0, stock),
             credit: join(before.1, credit),
             announced,
+            set_aside: topics::set_aside(&at.brokers).context("read the quarantine")?,
             pending: Resp::connect(&at.order)?.keys("pending:*")?,
             open_sagas: Resp::connect(&at.orchestrator)?.keys("saga:*")?,
             records: remains::records(&at)?,
@@ -115,13 +116,14 @@ fn numbered<T>(
 fn read_order(message: Message<'_>) -> anyhow::Result<Order> {
     let line = |line: &Message<'_>| Ok::<_, anyhow::Error>((line.text(1)?, line.number(2)));
     let attempt = |attempt: &Message<'_>| Ok::<_, anyhow::Error>((saga(attempt.bytes(1))?, attempt.number(2) == 1));
-    let standing = if let Some(paid) = message.message(7)? {
-        let by = paid.bytes(1).filter(|by| !by.is_empty());
-        Standing::Paid(by.map(|by| saga(Some(by))).transpose()?)
-    } else if message.bytes(6).is_some() {
-        Standing::CheckingOut
-    } else {
-        Standing::Open
+    let standing = match [5, 6, 7].map(|status| message.bytes(status)) {
+        [Some(_), None, None] => Standing::Open,
+        [None, Some(_), None] => Standing::CheckingOut,
+        [None, None, Some(paid)] => {
+            let by = Message::read(paid)?.bytes(1).filter(|by| !by.is_empty());
+            Standing::Paid(by.map(|by| saga(Some(by))).transpose()?)
+        }
+        _ => bail!("it has no status, or several"),
     };
     Ok(Order {
         user: message.text(2)?,
@@ -134,4 +136,38 @@ fn read_order(message: Message<'_>) -> anyhow::Result<Order> {
 
 fn saga(bytes: Option<&[u8]>) -> anyhow::Result<Saga> {
     Ok(bytes.context("no saga id")?.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use order_svc::order::{self, Course, Status};
+    use order_svc::store::encode;
+    use saga_core::ids::SagaId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// The reader shares no code with order-svc, so it is held against what that writes.
+    #[test]
+    fn what_order_svc_writes_is_read() {
+        let by = SagaId(Uuid::from_u128(5));
+        let saga = *Uuid::from_u128(5).as_bytes();
+        let table = [
+            (Status::Open, Standing::Open),
+            (Status::CheckingOut { saga: by, lane: 1, sequence: 2, course: Course::Forward }, Standing::CheckingOut),
+            (Status::Paid { saga: Some(by) }, Standing::Paid(Some(saga))),
+            (Status::Paid { saga: None }, Standing::Paid(None)),
+        ];
+        for (status, standing) in table {
+            let mut order = order::Order::new("u".to_owned());
+            order.lines.push(order::Line { item_id: "i".to_owned(), quantity: 2, price: 3 });
+            order.attempts.push(order::Attempt { saga: by, verdict: order::Verdict::Paid });
+            (order.total_cost, order.status) = (6, status);
+            let read = read_order(Message::read(&encode(&order)).unwrap()).unwrap();
+            let lines = vec![("i".to_owned(), 2)];
+            let attempts = vec![(saga, true)];
+            assert_eq!(read, Order { user: "u".to_owned(), lines, total: 6, standing, attempts });
+        }
+        assert!(read_order(Message::read(b"\x08\x01").unwrap()).is_err(), "an order without a status");
+    }
 }

@@ -17,6 +17,6 @@ pub mod plan;
 mod remains;
 pub mod report;
 mod resp;
-mod results;
 mod strike;
+mod topics;
 mod wire;

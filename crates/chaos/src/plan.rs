@@ -9,6 +9,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use stack::READ_TOPICS;
 
+/// Records that are no records, one for each of the first lanes.
+pub const POISON_LANES: u32 = 5;
 /// A pause of a process, milliseconds. Most are longer than the session timeout of a group member.
 const PAUSE_MS: Range<u64> = 2_000..12_000;
 /// A long pause, milliseconds: longer than a producer tries to deliver, and than a client waits for its answer.
@@ -66,7 +68,7 @@ pub enum Kind {
     Slow,
     /// Between one process and a server all connections are reset, and new ones too.
     Reset,
-    /// Bytes that are no record are appended to a topic.
+    /// Bytes that are no record are appended to a topic, in [`POISON_LANES`] lanes.
     Poison,
 }
 

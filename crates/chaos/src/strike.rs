@@ -10,13 +10,11 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clocks;
 use crate::forwarder::{Forwarder, Way};
-use crate::plan::{Kind, Strike};
+use crate::plan::{Kind, POISON_LANES, Strike};
 use crate::resp::Resp;
 
 /// A service drains within this time, or it is killed.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Records that are no records, one for each of the first lanes.
-const POISON_LANES: u32 = 5;
 /// Kafka may be struck at the same time, and is back within this time.
 const POISON_PATIENCE: Duration = Duration::from_secs(180);
 

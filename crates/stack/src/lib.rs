@@ -24,7 +24,7 @@ pub use http::{Answer, Http};
 pub use local_servers::{Compilers, Lifetime, free_port};
 pub use options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
 pub use plan::{Detour, Hop, Kind};
-pub use poison::Poisoner;
+pub use poison::{POISON, Poisoner};
 pub use progress::Progress;
 pub use quarantine::quarantined;
 pub use ready::Look;

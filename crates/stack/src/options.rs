@@ -73,6 +73,8 @@ pub struct StackOptions {
     pub own_envs: Vec<(String, String, String)>,
     /// More lines for the configuration of every Redis, name and value; the last one of a name counts.
     pub redis_settings: Vec<(String, String)>,
+    /// More settings for every broker, name and value; the last one of a name counts.
+    pub kafka_settings: Vec<(String, String)>,
     /// How long the services may take until they are ready.
     pub ready_deadline: Duration,
 }
@@ -99,6 +101,7 @@ impl StackOptions {
             envs: Vec::new(),
             own_envs: Vec::new(),
             redis_settings: Vec::new(),
+            kafka_settings: Vec::new(),
             ready_deadline: DEFAULT_READY_DEADLINE,
         })
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use event_stream::{KafkaSettings, Lane, Outgoing, Publisher};
 
 /// What is appended: a protobuf message that breaks off, with no format.
-const POISON: &[u8] = b"\xff\xff poison";
+pub const POISON: &[u8] = b"\xff\xff poison";
 
 /// Appends such records.
 pub struct Poisoner {

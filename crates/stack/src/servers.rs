@@ -92,6 +92,7 @@ fn start_brokers(options: &StackOptions, detours: &[Detour]) -> anyhow::Result<V
             voters: voters.clone(),
             listeners: detours.iter().enumerate().map(listener).collect(),
             lifetime: options.lifetime,
+            settings: options.kafka_settings.clone(),
             ..KafkaOptions::default()
         };
         let dir = options.dir.join(&name);

@@ -24,6 +24,9 @@ pub(super) fn judge(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
     if !evidence.told.iter().any(|told| told.status == Some(200)) {
         find("no checkout succeeded".to_owned());
     }
+    if evidence.floors.is_empty() {
+        find("no participant knows that anything has ended: nothing was forgotten, or it cannot be read".to_owned());
+    }
     if !evidence.load_lasted {
         find("the orders were used up before the faults were over".to_owned());
     }
@@ -61,6 +64,7 @@ mod tests {
             struck: struck.collect(),
             field,
             load_lasted: true,
+            floors: std::iter::once((("redis-stock".to_owned(), 0, "order".to_owned()), Default::default())).collect(),
             ..Evidence::default()
         }
     }

@@ -61,7 +61,13 @@ fn sound() -> Evidence {
         memory: vec![Memory { process: "stock-svc-1".to_owned(), before_kb: 60_000, after_kb: 80_000 }],
         deaths: Vec::new(),
         field: Field { replicas: 3, brokers: 1, has_clocks: false, lasts: Duration::from_secs(60) },
-        struck: vec![killed(0, 1_000, "stock-svc"), killed(1, 20_000, "redis-stock"), killed(2, 40_000, "gateway")],
+        struck: vec![
+            killed(0, 1_000, "stock-svc"),
+            killed(1, 20_000, "redis-stock"),
+            killed(2, 40_000, "gateway"),
+            poisoned(3, 50_000),
+        ],
+        set_aside: BTreeMap::from([("saga.inbox".to_owned(), 5)]),
         load_lasted: true,
     }
 }
@@ -83,6 +89,11 @@ fn keys(kind: &str, before: u64, after: u64) -> KeyCount {
     KeyCount { store: "redis-stock".to_owned(), kind: kind.to_owned(), before, after, allowed }
 }
 
+fn poisoned(fault: usize, at_ms: u64) -> Struck {
+    let Struck { strike, .. } = killed(fault, at_ms, "saga.inbox");
+    Struck { fault, at_ms, healed_ms: at_ms, strike: Strike { kind: Kind::Poison, ..strike } }
+}
+
 fn killed(fault: usize, at_ms: u64, role: &str) -> Struck {
     let target = format!("{role}-1");
     let strike = Strike { kind: Kind::Kill, role: role.to_owned(), target, lasts: Duration::ZERO, amount: 0 };
@@ -97,12 +108,15 @@ fn sound_evidence_passes() {
 #[test]
 fn every_planted_corruption_is_found() {
     type Plant = (&'static str, fn(&mut Evidence), Rule);
-    let plants: [Plant; 34] = [
+    let plants: [Plant; 37] = [
         (
             "a 503 when a replica was killed",
             |e| e.told.push(Told { sent_ms: 1_100, done_ms: 1_200, ..told(3, 503) }),
             Rule::InFlightTold,
         ),
+        ("a record that was dropped", |e| *e.set_aside.entry("saga.inbox".to_owned()).or_default() = 4, Rule::SetAside),
+        ("a record set aside that nobody spoilt", |e| e.struck.truncate(3), Rule::SetAside),
+        ("stores in which no lane was ever told what has ended", |e| e.floors.clear(), Rule::ShowsSomething),
         ("a 200 for an open order", |e| e.told.push(told(3, 200)), Rule::PaidWhenToldSo),
         ("a 200 for an order that is gone", |e| e.told.push(told(9, 200)), Rule::PaidWhenToldSo),
         ("a 4xx for a paid order", |e| e.told.push(told(4, 409)), Rule::NotPaidWhenRefused),
@@ -156,7 +170,8 @@ fn every_planted_corruption_is_found() {
 #[test]
 fn a_run_without_successes_shows_nothing() {
     let struck = vec![killed(0, 0, "gateway")];
-    let evidence = Evidence { told: vec![told(3, 504)], struck, load_lasted: true, ..Evidence::default() };
+    let floors = sound().floors;
+    let evidence = Evidence { told: vec![told(3, 504)], struck, load_lasted: true, floors, ..Evidence::default() };
     assert_eq!(judge(&evidence).iter().map(|finding| finding.rule).collect::<Vec<_>>(), [Rule::ShowsSomething]);
 }
 

@@ -193,7 +193,18 @@ async fn checkout_that_times_out_is_one_connected_trace(world: Arc<World>) -> an
     let Answer { status, .. } = answer?;
     ensure!(status == 409 || status == 504, "{status}");
     connected(&world, &saga, |tree| tree.count("process order.results") > 0).await?;
-    summary_of(&world, &saga, "timed-out").await.map(drop)
+    summary_of(&world, &saga, "timed-out").await?;
+    let found = until("the order is open again", SETTLE, async || {
+        world.shop.find_order(&order).await.ok().filter(|order| order.status == "open")
+    });
+    let found = found.await?;
+    ensure!(found.attempts.len() == 1 && found.attempts[0]["outcome"] == "timed_out", "{:?}", found.attempts);
+    let stock = world.shop.find_item(&found.items[0].0).await?.stock;
+    let credit = world.shop.find_user(&found.user_id).await?.credit;
+    ensure!((stock, credit) == (5, 5), "{stock} pieces and {credit} credit are left of 5 and 5");
+    let again = world.shop.checkout(&order).await?;
+    ensure!(again.status == 200, "{}: {}", again.status, again.text());
+    Ok(())
 }
 
 /// An order of one piece at a price of 1, by a user with this credit.
