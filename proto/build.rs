@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     let descriptors = protox::compile(&files, ["."])?;
     prost_build::Config::new()
-        // Opaque payloads are shared, not copied, and maps have one order, so that equal values have equal bytes.
+        // Opaque payloads are copied out of a record once and shared from then on, so that they do not keep the record; maps
+        // have one order, so that equal values have equal bytes.
         .bytes(["."])
         .btree_map(["."])
         .compile_fds(descriptors)?;

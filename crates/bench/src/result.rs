@@ -35,6 +35,9 @@ pub struct Run {
     pub items: u64,
     /// More settings of the services.
     pub envs: BTreeMap<String, String>,
+    /// More settings of the brokers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub broker_settings: BTreeMap<String, String>,
     /// `appendfsync` of the Redis servers; older files do not say it and mean `always`.
     #[serde(default)]
     pub appendfsync: Fsync,
@@ -169,6 +172,7 @@ impl Run {
             partitions: 0,
             items: 0,
             envs: BTreeMap::new(),
+            broker_settings: BTreeMap::new(),
             appendfsync: Fsync::default(),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             load_s: 0.0,

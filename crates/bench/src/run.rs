@@ -61,6 +61,9 @@ pub struct Plan {
     /// More settings for the services, NAME=VALUE
     #[arg(long = "env")]
     pub envs: Vec<String>,
+    /// More settings for the brokers, name=value
+    #[arg(long = "broker-setting")]
+    pub broker_settings: Vec<String>,
     /// Also print CPU time inside the services, by stage; counting it costs some more
     #[arg(long)]
     pub stages: bool,
@@ -121,16 +124,17 @@ impl Plan {
         ensure!(self.replicas > 0 && self.partitions > 0, "--replicas and --partitions need numbers above 0");
         ensure!(matches!(self.brokers, 1 | 3), "--brokers is 1 or 3");
         self.environment()?;
+        self.of_brokers()?;
         self.loads().map(drop)
     }
 
     fn environment(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let pair = |env: &String| {
-            let (name, value) = env.split_once('=').with_context(|| format!("--env {env}: write NAME=VALUE"))?;
-            Ok((name.to_owned(), value.to_owned()))
-        };
         let switch = self.stages.then(|| Ok(("CPU_STAGES".to_owned(), "1".to_owned())));
-        switch.into_iter().chain(self.envs.iter().map(pair)).collect()
+        switch.into_iter().chain(self.envs.iter().map(|env| pair("--env", env))).collect()
+    }
+
+    fn of_brokers(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        self.broker_settings.iter().map(|setting| pair("--broker-setting", setting)).collect()
     }
 
     /// Does all of it and prints as it goes.
@@ -143,6 +147,7 @@ impl Plan {
         run.partitions = self.partitions;
         run.items = self.items;
         run.envs = self.environment()?;
+        run.broker_settings = self.of_brokers()?;
         run.appendfsync = self.appendfsync;
         run.load_s = course.load_s;
         let mark = self.appendfsync.mark();
@@ -178,6 +183,7 @@ impl Course {
         options.envs.extend(plan.environment()?);
         options.envs.extend(plan.appendfsync.of_services());
         options.redis_settings = plan.appendfsync.of_servers();
+        options.kafka_settings = plan.of_brokers()?.into_iter().collect();
         let progress = Progress::for_people();
         let stack = Stack::start(options, &progress).await?;
         progress.finish();
@@ -311,6 +317,11 @@ impl Course {
         let of_stack = self.stack.processes().into_iter().map(|process| (process.name.clone(), process.pid));
         of_stack.chain([("generator".to_owned(), std::process::id())]).collect()
     }
+}
+
+fn pair(option: &str, text: &str) -> anyhow::Result<(String, String)> {
+    let (name, value) = text.split_once('=').with_context(|| format!("{option} {text}: write NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Where the Redis of a service listens.

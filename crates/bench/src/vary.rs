@@ -96,9 +96,12 @@ fn varied(plan: &Plan, name: &str, value: &str) -> anyhow::Result<Plan> {
         _ if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_') => {
             plan.envs.push(format!("{name}={value}"));
         }
+        _ if name.contains('.') && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.') => {
+            plan.broker_settings.push(format!("{name}={value}"));
+        }
         _ => bail!(
-            "--vary {name}: write rate, connections, replicas, brokers, partitions, appendfsync, scenario or the name of \
-             a setting's environment variable (KAFKA_LINGER_MS)"
+            "--vary {name}: write rate, connections, replicas, brokers, partitions, appendfsync, scenario, the name of \
+             a setting's environment variable (KAFKA_LINGER_MS) or a setting of the broker (num.io.threads)"
         ),
     }
     Ok(plan)
@@ -125,7 +128,8 @@ mod tests {
     #[test]
     fn one_thing_is_varied() {
         type Check = fn(&Plan) -> bool;
-        let cases: [(&str, Check); 9] = [
+        let cases: [(&str, Check); 10] = [
+            ("num.io.threads=8,2", |plan| plan.broker_settings == ["num.io.threads=2"]),
             ("replicas=1,3", |plan| plan.replicas == 3),
             ("partitions=100,10", |plan| plan.partitions == 10),
             ("rate=500,1.5e3", |plan| plan.loads().unwrap() == [Load::Rate(1500.0)]),
