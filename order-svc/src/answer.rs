@@ -54,9 +54,12 @@ pub fn cause_word(cause: UndoCause) -> &'static str {
     }
 }
 
-/// Nobody knows yet; the saga, if there is one, goes on.
+/// Nobody knows yet; the saga, if there is one, goes on. Where none is known, none may have begun.
 pub fn undecided(order_id: &str, saga: Option<SagaId>) -> Problem {
-    let detail = "the checkout is not decided yet and goes on; read the order to learn how it ends";
+    let detail = match saga {
+        Some(_) => "the checkout is not decided yet and goes on; read the order to learn how it ends",
+        None => "the checkout is not decided: if it has begun it goes on, and the order tells how it ends",
+    };
     let problem = Problem::new(504, "checkout-undecided", detail).with_location(format!("/orders/find/{order_id}"));
     match saga {
         Some(saga) => of_saga(saga, problem),

@@ -169,8 +169,9 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
             tokio::time::sleep(STILL).await;
             continue;
         }
-        if passed.is_some() || verdict.is_final() || Instant::now() > deadline {
-            return Ok(Outcome { verdict, evidence, settled: passed });
+        if verdict.is_final() || Instant::now() > deadline + passed.map_or(Duration::ZERO, |_| STILL) {
+            let settled = passed.filter(|_| matches!(verdict, Verdict::Passed));
+            return Ok(Outcome { verdict, evidence, settled });
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -5,9 +5,10 @@ mod probe;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use crate::client::{MAX_BUFFERED_BYTES, Outgoing, RequestError, UpstreamClient};
 use crate::process::BadConfiguration;
@@ -22,6 +23,8 @@ pub const MAX_REPLICAS: usize = 64;
 pub struct Upstreams {
     name: &'static str,
     sources: Vec<Source>,
+    /// What each source was last resolved to, by its place among them.
+    resolved: Mutex<BTreeMap<usize, BTreeSet<SocketAddr>>>,
     replicas: RwLock<Arc<Vec<Arc<Replica>>>>,
     turn: AtomicU64,
 }
@@ -65,7 +68,7 @@ impl Upstreams {
             Source::OneOf(_) | Source::AllOf(_) => None,
         });
         let replicas = RwLock::new(Arc::new(fixed.collect()));
-        Ok(Arc::new(Self { name, sources, replicas, turn: AtomicU64::new(rand::random()) }))
+        Ok(Arc::new(Self { name, sources, resolved: Mutex::default(), replicas, turn: AtomicU64::new(rand::random()) }))
     }
 
     /// The name of the service, for logs and metrics.

@@ -16,8 +16,8 @@ pub const ENOUGH_SEEDS: u64 = 20_000;
 /// hundred times.
 pub const MANY_SEEDS: u64 = 1_000_000;
 
-/// Where so often nobody died that passed, processes cannot die.
-const OFTEN: u64 = 10_000;
+/// Where so often nobody died that passed, in the quiet phase or before it, processes cannot die.
+const OFTEN: u64 = 100_000;
 /// The number of orders that had more sagas than they remember.
 pub const FORGETFUL_ORDERS: &str = "orders that have forgotten a saga";
 

@@ -89,10 +89,14 @@ impl Run {
         let most = if world.rng.once_in(12) { 50 } else { 14 };
         let drawn = 5 + world.rng.below(most - 4);
         let sagas = world.options.sagas.unwrap_or(drawn);
+        // In some seeds clients insist, many of them on one order, so that it forgets what became of its first sagas.
+        let is_insistent = world.options.seed.is_multiple_of(16);
         for number in 0..sagas {
             let order = world.add_order(number);
             let name = world.names[world.rng.below(world.names.len())];
-            let request = Request { order, plan: plan(name, &mut world.rng) };
+            let own = Request { order, plan: plan(name, &mut world.rng) };
+            let first = world.clients.first().filter(|_| is_insistent && number % 2 == 1);
+            let request = first.map_or(own, |first| first.request.clone());
             let offered = world.fresh_saga();
             world.clients.push(Client { request, worker: 0, offered, state: ClientState::Idle });
             // Now and then two clients want the same order.
@@ -102,8 +106,7 @@ impl Run {
             }
         }
         let steps = world.options.steps.unwrap_or(sagas * 110);
-        // In some seeds clients insist, so that orders forget what became of their first sagas.
-        let asks_again_once_in = if world.options.seed.is_multiple_of(16) { 2 } else { 30 };
+        let asks_again_once_in = if is_insistent { 2 } else { 30 };
         Self { world, tasks: Vec::new(), sagas, steps, asks_again_once_in }
     }
 

@@ -65,11 +65,11 @@ fn close<B: Business>(
         && let Some(member) = members.pop()
     {
         // Without a permit of a window: where nothing is delivered, one probe after the other would take them all.
-        spawn(shared, probe, vec![member], None);
+        spawn(shared, probe, vec![member], Delivery::Once, None);
     }
     match shared.placement {
         Placement::Window if members.is_empty() => {}
-        Placement::Window => spawn(shared, choice.lane, members, Some(permit)),
+        Placement::Window => spawn(shared, choice.lane, members, Delivery::Repeated, Some(permit)),
         Placement::Hashed => {
             let hashed = shared.lanes.hashed();
             let mut by_lane: BTreeMap<Lane, Vec<_>> = BTreeMap::new();
@@ -77,20 +77,32 @@ fn close<B: Business>(
                 by_lane.entry(hashed.lane(member.saga).unwrap_or(choice.lane)).or_default().push(member);
             }
             // One transaction per lane; the committer carries them in one EXEC as far as they wait together.
-            by_lane.into_iter().for_each(|(lane, members)| spawn(shared, lane, members, Some(permit.clone())));
+            by_lane
+                .into_iter()
+                .for_each(|(lane, members)| spawn(shared, lane, members, Delivery::Repeated, Some(permit.clone())));
         }
     }
+}
+
+/// How the starts of a window are sent.
+#[derive(Clone, Copy)]
+enum Delivery {
+    /// Until they are acknowledged.
+    Repeated,
+    /// Once, to a lane that may take nothing: the sweep sends them again, a bounded number of them at a time.
+    Once,
 }
 
 fn spawn<B: Business>(
     shared: &Arc<Shared<B>>,
     lane: Lane,
     members: Vec<Member<B::Request>>,
+    delivery: Delivery,
     permit: Option<Arc<tokio::sync::OwnedSemaphorePermit>>,
 ) {
     let shared_for_task = shared.clone();
     shared.tasks.spawn(async move {
-        run(&shared_for_task, lane, members).await;
+        run(&shared_for_task, lane, members, delivery).await;
         drop(permit);
     });
 }
@@ -99,10 +111,10 @@ fn spawn<B: Business>(
 ///
 /// A member that makes the code panic takes its window along: nothing of it was written, so it is carried through again in
 /// halves, until that member stands alone and fails alone.
-async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B::Request>>) {
+async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B::Request>>, delivery: Delivery) {
     let mut parts = vec![members.into_iter().map(Arc::new).collect::<Vec<_>>()];
     while let Some(part) = parts.pop() {
-        match carry(shared, lane, part.clone()).await {
+        match carry(shared, lane, part.clone(), delivery).await {
             Err(StartError::Commit(CommitError::Panicked(why))) if part.len() > 1 => {
                 events::window_panicked(lane, part.len(), &why);
                 let (first, second) = part.split_at(part.len() / 2);
@@ -119,6 +131,7 @@ async fn carry<B: Business>(
     shared: &Shared<B>,
     lane: Lane,
     members: Vec<Arc<Member<B::Request>>>,
+    delivery: Delivery,
 ) -> Result<(), StartError> {
     let (begun, tenure) = (Instant::now(), shared.lanes.tenure(lane));
     let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
@@ -139,10 +152,11 @@ async fn carry<B: Business>(
     };
     let committed = Instant::now();
     note_pending(shared, lane, tenure, &pending, committed);
-    let (mut joined, mut answered) = (0, 0);
+    let (mut joined, mut answered, mut abandoned) = (0, 0, 0);
     for (saga, decided) in sagas.into_iter().zip(decided) {
         match decided {
-            Decided::Started | Decided::Abandoned => {}
+            Decided::Started => {}
+            Decided::Abandoned => abandoned += 1,
             Decided::Joins(other) => {
                 joined += 1;
                 shared.waiters.tell(saga, Heard::Joins(other));
@@ -153,10 +167,13 @@ async fn carry<B: Business>(
             }
         }
     }
-    events::window_committed(lane, pending.len(), joined, answered, committed - begun);
+    events::window_committed(lane, [pending.len(), joined, answered, abandoned], committed - begun);
     if !pending.is_empty() {
         let records = publish::records(&shared.inbox, pending);
-        publish::deliver(&shared.publisher, records).await;
+        match delivery {
+            Delivery::Repeated => publish::deliver(&shared.publisher, records).await,
+            Delivery::Once => publish::try_once(&shared.publisher, records).await,
+        }
         events::window_delivered(committed.elapsed());
     }
     Ok(())

@@ -33,9 +33,10 @@ pub(crate) fn window_closed(members: usize) {
 }
 
 /// The EXEC of a window is known to have happened.
-pub(crate) fn window_committed(lane: Lane, started: usize, joined: usize, answered: usize, took: Duration) {
-    debug!(lane = lane.0, started, joined, answered, "window committed");
-    for (count, fate) in [(started, "started"), (joined, "joined"), (answered, "answered")] {
+pub(crate) fn window_committed(lane: Lane, counts: [usize; 4], took: Duration) {
+    let [started, joined, answered, abandoned] = counts;
+    debug!(lane = lane.0, started, joined, answered, abandoned, "window committed");
+    for (count, fate) in counts.into_iter().zip(["started", "joined", "answered", "abandoned"]) {
         if count > 0 {
             STARTER_REQUESTS.add(count as u64, &[("fate", fate)]);
         }

@@ -40,6 +40,14 @@ pub(crate) async fn send(publisher: &Publisher, records: Vec<Outgoing>) -> Resul
     publisher.send(records).await?.await
 }
 
+/// Sends once; what does not arrive is left to the sweep.
+pub(crate) async fn try_once(publisher: &Publisher, records: Vec<Outgoing>) {
+    let count = records.len();
+    if let Err(error) = send(publisher, records).await {
+        events::delivery_failed(count, &error);
+    }
+}
+
 /// Sends until all is acknowledged. Cancel-safe: what is left is sent by the lane's next owner, or by the sweep.
 pub(crate) async fn deliver(publisher: &Publisher, records: Vec<Outgoing>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);

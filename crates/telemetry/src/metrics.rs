@@ -177,7 +177,7 @@ pub static IDEMPOTENCY_REQUESTS: Counter = Counter::new(
 /// Records of idempotency keys in the store, as the last sweep counted them.
 pub static IDEMPOTENCY_RECORDS: Gauge =
     Gauge::new("saga.rest.idempotency.records", &[], "recorded idempotency keys, as the last sweep counted them");
-/// Requests by what became of them (`fate`: `started`, `joined`, `answered`, `failed`, `shed`).
+/// Requests by what became of them (`fate`: `started`, `joined`, `answered`, `abandoned`, `failed`, `shed`).
 pub static STARTER_REQUESTS: Counter =
     Counter::new("saga.starter.requests", &["fate"], "requests to start a saga by what became of them");
 /// Applied results (`outcome`: `completed`, `refused`, `timed-out`, `invalid`, `operator`).

@@ -29,7 +29,7 @@ pub(super) const MAX_SILENT_PROBES: u32 = 2;
 /// How often names are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The replicas are not asked meanwhile, so a DNS server that stays silent is not waited for.
+/// The replicas are not asked meanwhile, so a DNS server that stays silent is not waited for longer.
 const RESOLVE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Tried again every [`RESOLVE_INTERVAL`].
@@ -57,10 +57,14 @@ impl Upstreams {
         let client = UpstreamClient::new();
         let ask = Outgoing::get(INTERNAL_READY_PATH).expect("a constant path");
         let has_names = self.sources.iter().any(|source| !matches!(source, Source::Fixed(_)));
-        let mut resolve_at = Instant::now();
+        let (mut resolving, mut resolve_at) = (None::<JoinHandle<()>>, Instant::now());
         loop {
-            if has_names && Instant::now() >= resolve_at {
-                self.resolve().await;
+            // One at a time, however long it takes: what it finds counts whenever it comes.
+            let is_idle = resolving.as_ref().is_none_or(JoinHandle::is_finished);
+            if has_names && is_idle && Instant::now() >= resolve_at {
+                let upstreams = self.clone();
+                let task = resolving.insert(tokio::spawn(async move { upstreams.resolve().await }));
+                let _late = tokio::time::timeout(RESOLVE_PATIENCE, task).await;
                 resolve_at = Instant::now() + RESOLVE_INTERVAL;
             }
             let replicas = self.replicas();
@@ -72,32 +76,31 @@ impl Upstreams {
         }
     }
 
-    /// Looks every name up and takes over what it finds. When a name cannot be resolved, what was last known stays too: a DNS
-    /// server in trouble must not take the service away.
+    /// Looks every name up and takes over what it finds. A name that cannot be resolved keeps what was last known of it: a DNS
+    /// server in trouble must not take the service away, nor the replicas of the other names.
     async fn resolve(&self) {
-        let (mut addresses, mut is_whole) = (BTreeSet::new(), true);
-        for source in &self.sources {
+        let resolved = || self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, source) in self.sources.iter().enumerate() {
             match source {
-                Source::Fixed(address) => {
-                    addresses.insert(*address);
-                }
+                Source::Fixed(address) => drop(resolved().insert(place, BTreeSet::from([*address]))),
                 Source::OneOf(host_port) | Source::AllOf(host_port) => match look_up(host_port).await {
-                    Ok(found) if matches!(source, Source::AllOf(_)) => addresses.extend(found),
-                    Ok(found) => addresses.extend(found.into_iter().next()),
+                    Ok(found) => {
+                        let wanted = if matches!(source, Source::AllOf(_)) { usize::MAX } else { 1 };
+                        drop(resolved().insert(place, found.into_iter().take(wanted).collect()));
+                    }
                     Err(error) => {
                         if let Some(held_back) = NOT_RESOLVED.admit() {
                             let upstream = self.name;
                             tracing::warn!(upstream, host_port, %error, held_back, "cannot resolve an upstream");
                         }
-                        is_whole = false;
                     }
                 },
             }
         }
-        if !is_whole {
-            addresses.extend(self.replicas().iter().map(|replica| replica.address));
+        let addresses: BTreeSet<SocketAddr> = resolved().values().flatten().copied().collect();
+        if !addresses.is_empty() {
+            self.take_over(addresses);
         }
-        self.take_over(addresses);
     }
 
     /// These are the replicas from now on; what was known of those that stay is kept.
@@ -159,8 +162,7 @@ async fn probe(client: &UpstreamClient, ask: &Outgoing, address: SocketAddr) -> 
 
 /// IPv4 first: `localhost` often resolves to both, and services listen on 127.0.0.1.
 async fn look_up(host_port: &str) -> std::io::Result<Vec<SocketAddr>> {
-    let found = tokio::time::timeout(RESOLVE_PATIENCE, tokio::net::lookup_host(host_port)).await;
-    let mut found: Vec<_> = found.map_err(std::io::Error::other)??.collect();
+    let mut found: Vec<_> = tokio::net::lookup_host(host_port).await?.collect();
     found.sort_by_key(|address| (address.is_ipv6(), *address));
     found.dedup();
     Ok(found)

@@ -96,6 +96,17 @@ proptest! {
 }
 
 #[tokio::test]
+async fn a_name_that_cannot_be_resolved_hides_no_other() {
+    let (replica, ..) = replica(BTreeMap::new()).await;
+    let upstreams = upstreams(&format!("no-such-host.invalid:80,localhost:{}", replica.port()));
+    let shutdown = CancellationToken::new();
+    let probe = upstreams.spawn_probe(shutdown.clone());
+    eventually("the other one is known and ready", || upstreams.counts() == (1, 1)).await;
+    shutdown.cancel();
+    probe.await.expect("the task ends");
+}
+
+#[tokio::test]
 async fn probes_follow_readiness_and_refusal() {
     let (first, ready, _, stop) = replica(BTreeMap::new()).await;
     let (second, ..) = replica(BTreeMap::new()).await;
