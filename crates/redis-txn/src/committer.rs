@@ -106,6 +106,11 @@ impl Committer {
     /// Fills the batch; waits if there is nothing to do. Breaks when nothing will come any more.
     async fn next_batch(&mut self) -> ControlFlow<()> {
         loop {
+            // What is in the batch was in the EXEC in doubt: nothing may join it before that is settled, as it would share
+            // the outcome of an EXEC that it was no part of.
+            if self.in_doubt && !self.desk.is_abandoned() {
+                return ControlFlow::Continue(());
+            }
             if self.desk.fill() {
                 return ControlFlow::Continue(());
             }

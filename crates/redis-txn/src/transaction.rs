@@ -78,6 +78,8 @@ trait Work: Send {
     fn keys(&self, keys: &mut Vec<String>);
     fn covered_keys(&self, keys: &mut Vec<String>);
     fn apply(&mut self, view: &mut View<'_>) -> Result<(), Unread>;
+    /// What the last application gave counts no longer.
+    fn forget(&mut self);
     fn commit(self: Box<Self>);
     fn fail(self: Box<Self>, error: CommitError);
 }
@@ -99,6 +101,9 @@ impl<T: Transaction> Work for Job<T> {
         self.outcome = None;
         self.outcome = Some(self.transaction.apply(view)?);
         Ok(())
+    }
+    fn forget(&mut self) {
+        self.outcome = None;
     }
     fn commit(self: Box<Self>) {
         // A caller that has gone away is not told; what it handed in happened all the same.
@@ -220,6 +225,13 @@ impl Entry {
             // Ended before the caller goes on: what follows is not part of it.
             std::mem::take(&mut self.spans).done();
             work.commit();
+        }
+    }
+
+    /// It is part of a later batch: the outcome that it had in this one was never written.
+    pub(crate) fn put_off(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.forget();
         }
     }
 

@@ -165,6 +165,22 @@ async fn a_request_in_doubt_is_answered_so_and_never_run_again() {
     assert_eq!(counters(&store, &["a".to_owned(), "b".to_owned()]).await, [0, 1]);
 }
 
+/// The request in doubt has been answered, so its batch is empty when the doubt is settled: what has come meanwhile was no part
+/// of that EXEC.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_an_exec_is_in_doubt_does_not_share_its_outcome() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.redis.address()).await;
+    let mut settings = settings(&proxy.address, "test");
+    (settings.rest_patience, settings.response_timeout) = (Duration::from_millis(200), Duration::from_secs(2));
+    let store = connect(settings).await;
+    proxy.set(Fault::SwallowReply);
+    let answer = in_time(store.rest_queue().run(Add::one("a"))).await;
+    assert!(matches!(answer, Err(CommitError::OutcomeUnknown)), "{answer:?}");
+    assert_eq!(in_time(store.lane_queue(1).run(Add::one("b"))).await.unwrap(), [0]);
+    assert_eq!(counters(&store, &["a".to_owned(), "b".to_owned()]).await, [1, 1]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_gone_does_not_hold_up_the_end() {
     let mut server = Server::start();

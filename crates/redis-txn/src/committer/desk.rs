@@ -102,7 +102,8 @@ impl Desk {
         self.sweep();
         self.limit = (self.batch.len() / 2).max(1);
         while self.batch.len() > self.limit {
-            if let Some(entry) = self.batch.pop() {
+            if let Some(mut entry) = self.batch.pop() {
+                entry.put_off();
                 self.later.push_front(entry);
             }
         }

@@ -18,6 +18,8 @@ pub enum Fault {
     LoseReply,
     /// As `LoseReply`, and so is the reply to the settling write on the next connection.
     LoseReplyTwice,
+    /// It is executed, its reply is lost, and the connection just stays silent.
+    SwallowReply,
     /// It never arrives, and the connection is lost.
     LoseRequest,
     /// The client loses the connection at once; the request is delivered when the test says so. Until then no new
@@ -120,6 +122,12 @@ impl Proxy {
                             server.write_all(request).await.unwrap();
                             // Redis has executed it once the reply is there.
                             let _ = server.read(&mut reply).await;
+                            return;
+                        }
+                        Fault::SwallowReply => {
+                            server.write_all(request).await.unwrap();
+                            let _ = server.read(&mut reply).await;
+                            while matches!(client.read(&mut reply).await, Ok(1..)) {}
                             return;
                         }
                         Fault::HoldBack => {
