@@ -6,12 +6,17 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event_stream::{Lane, Outgoing, PublishError, Record};
+use event_stream::{Lane, MAX_PAYLOAD_BYTES, Outgoing, PublishError, Record};
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
+use saga_core::definition::MAX_STEPS;
 use saga_core::ids::{SagaId, TraceContext};
-use saga_core::record::{Command, CommandRecord, Floor, InboxEvent, ResultRecord, Timer};
+use saga_core::record::{
+    Command, CommandRecord, Floor, InboxEvent, MAX_INPUTS_BYTES, MAX_OUTPUT_BYTES, ResultRecord, SagaOutcome,
+    SagaResult, Timer,
+};
 use telemetry::context::{self, CommandWords, Message};
+use telemetry::metrics;
 
 /// The topic that this service consumes and writes timers and activations to.
 pub const INBOX: &str = "saga.inbox";
@@ -19,6 +24,13 @@ pub const INBOX: &str = "saga.inbox";
 pub const MAX_UNACKNOWLEDGED: usize = 4_096;
 /// Names of results topics that are kept at hand; starts name few.
 const MAX_RESULT_TOPICS: usize = 64;
+
+/// Bytes of a command that are neither its input nor outputs: names, ids and its trace.
+const MAX_COMMAND_FRAME_BYTES: usize = 64 * 1024;
+const _: () = assert!(
+    MAX_INPUTS_BYTES + MAX_STEPS * MAX_OUTPUT_BYTES + MAX_COMMAND_FRAME_BYTES <= MAX_PAYLOAD_BYTES,
+    "every command that starters and participants of this program can lead to fits into a record"
+);
 
 /// The topic of a participant's commands.
 pub fn commands_topic(participant: &str) -> String {
@@ -66,10 +78,21 @@ impl Emitter {
 
     /// A command for its participant. `cause` is the context of the record that led to it; a command without one
     /// rejoins the saga's own trace.
+    ///
+    /// One that fits in no record is not sent: its start or a reply came from a program with other limits, and the rest of
+    /// the lane must go on. Its deadlines decide.
     pub fn command(&mut self, participant: &Arc<str>, command: Command, cause: &TraceContext) {
         let topic = self.command_topic(participant);
-        let headers = headers(&topic, self.lane, command.id.saga, &CommandWords(&command.id), cause, &command.trace);
-        self.push(topic, CommandRecord::Command(command).encode(), headers);
+        let saga = command.id.saga;
+        let headers = headers(&topic, self.lane, saga, &CommandWords(&command.id), cause, &command.trace);
+        let payload = CommandRecord::Command(command).encode();
+        if payload.len() <= MAX_PAYLOAD_BYTES {
+            return self.push(topic, payload, headers);
+        }
+        let alarm = "command-too-large";
+        metrics::FOLD_ALARMS.add(1, &[("alarm", alarm)]);
+        let detail = format!("a command of {} bytes for {topic}; a record holds {MAX_PAYLOAD_BYTES}", payload.len());
+        tracing::error!(lane = self.lane.0, alarm, saga.id = %saga, detail, "command not sent");
     }
 
     /// News of a saga for its starter, from the inbox record at `offset`.
@@ -83,7 +106,7 @@ impl Emitter {
             ResultRecord::Undoing(_) => "undoing",
         };
         let headers = headers(&topic, self.lane, record.saga(), &word, cause, record.trace());
-        self.push(topic, record.encode(), headers);
+        self.push(topic, encode_brief(record), headers);
     }
 
     /// A floor for each of the participants; encoded once.
@@ -182,6 +205,19 @@ impl Emitter {
         self.result_topics.insert(name, ResultTopic { name: topic.clone(), is_there: false });
         (topic, false)
     }
+}
+
+/// The news as it fits into a record. What says why it was refused may be as long as the reply that it came with.
+fn encode_brief(record: &ResultRecord) -> Bytes {
+    let payload = record.encode();
+    if payload.len() <= MAX_PAYLOAD_BYTES {
+        return payload;
+    }
+    let mut record = record.clone();
+    if let ResultRecord::Ended(SagaResult { outcome: SagaOutcome::Undone { refusal, .. }, .. }) = &mut record {
+        *refusal = refusal.clone().brief();
+    }
+    record.encode()
 }
 
 /// The headers of a record: the context of its send span, if its trace is recorded.

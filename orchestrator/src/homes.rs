@@ -9,10 +9,13 @@ use event_stream::{Lane, Publisher, StreamError};
 
 /// A topic that was missing may be there after this time; until then nobody is asked again.
 const MISSING_FOR: Duration = Duration::from_secs(10);
-/// Looks for a topic before it counts as missing: a broker that has just started may not know all of them.
-const LOOKS: u32 = 3;
+/// How long a topic is looked for at first: a broker that lags behind the others does not know a new one for a while. One
+/// that is known to be missing gets one look each time, so that it costs the lanes little.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Missing names after which no further one is waited for: somebody makes names up.
+const MAX_WAITED_FOR: usize = 4;
 /// Names that are remembered; starts name few.
 const MAX_NAMES: usize = 256;
 
@@ -38,7 +41,7 @@ impl Homes {
         let partitions = match self.recall(topic, lane, Instant::now()) {
             Some(partitions) => partitions,
             None => {
-                let found = look(publisher, topic, lane).await?;
+                let found = look(publisher, topic, lane, self.patience(topic)).await?;
                 self.remember(topic, found, Instant::now());
                 found
             }
@@ -56,6 +59,13 @@ impl Homes {
         (known.partitions > lane.0 || now < known.since + MISSING_FOR).then_some(known.partitions)
     }
 
+    fn patience(&self, topic: &str) -> Duration {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = known.values().filter(|known| known.partitions == 0).count();
+        let is_waited_for = !known.contains_key(topic) && missing < MAX_WAITED_FOR;
+        if is_waited_for { FIRST_LOOK } else { Duration::ZERO }
+    }
+
     fn remember(&self, topic: &str, partitions: u32, since: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_NAMES && !known.contains_key(topic) {
@@ -65,16 +75,15 @@ impl Homes {
     }
 }
 
-async fn look(publisher: &Publisher, topic: &str, lane: Lane) -> Result<u32, StreamError> {
-    let mut partitions = 0;
-    for look in 1..=LOOKS {
-        partitions = publisher.partitions(topic).await?.unwrap_or(0);
-        if partitions > lane.0 || look == LOOKS {
-            break;
+async fn look(publisher: &Publisher, topic: &str, lane: Lane, patience: Duration) -> Result<u32, StreamError> {
+    let end = Instant::now() + patience;
+    loop {
+        let partitions = publisher.partitions(topic).await?.unwrap_or(0);
+        if partitions > lane.0 || Instant::now() >= end {
+            return Ok(partitions);
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
-    Ok(partitions)
 }
 
 #[cfg(test)]
@@ -84,13 +93,25 @@ mod tests {
     #[test]
     fn what_is_missing_is_asked_for_again_after_a_while() {
         let (homes, now) = (Homes::default(), Instant::now());
-        assert_eq!(homes.recall("a", Lane(0), now), None);
+        assert_eq!((homes.recall("a", Lane(0), now), homes.patience("a")), (None, FIRST_LOOK));
         homes.remember("a", 0, now);
         assert_eq!(homes.recall("a", Lane(0), now), Some(0));
-        assert_eq!(homes.recall("a", Lane(0), now + MISSING_FOR), None);
+        assert_eq!((homes.recall("a", Lane(0), now + MISSING_FOR), homes.patience("a")), (None, Duration::ZERO));
         homes.remember("a", 4, now);
         assert_eq!(homes.recall("a", Lane(3), now + MISSING_FOR * 100), Some(4));
         assert_eq!(homes.recall("a", Lane(4), now + MISSING_FOR), None, "partitions may be added");
+    }
+
+    #[test]
+    fn made_up_names_are_not_waited_for_one_by_one() {
+        let (homes, now) = (Homes::default(), Instant::now());
+        homes.remember("here", 4, now);
+        let waited = (0..100).map(|name: u32| name.to_string()).filter(|name| {
+            let waits = homes.patience(name) > Duration::ZERO;
+            homes.remember(name, 0, now);
+            waits
+        });
+        assert_eq!(waited.count(), MAX_WAITED_FOR);
     }
 
     #[test]

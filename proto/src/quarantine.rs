@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use saga_core::record::brief;
 use wire::quarantined::Header as WireHeader;
 
 use crate::error::{non_empty, parse, position};
@@ -50,7 +51,7 @@ impl Quarantined {
             topic: topic.to_owned(),
             partition,
             offset,
-            reason,
+            reason: brief(reason),
             payload: payload.slice(..payload.len().min(MAX_PAYLOAD_BYTES)),
             cut_from_bytes: if is_whole { 0 } else { payload.len() as u64 },
             headers: headers.iter().filter(fits).cloned().collect(),
@@ -102,9 +103,11 @@ mod tests {
         let payload = Bytes::from(vec![7; MAX_PAYLOAD_BYTES + 1]);
         let long = ("long".to_owned(), Bytes::from(vec![0; MAX_HEADER_BYTES]));
         let short = ("short".to_owned(), Bytes::from_static(b"x"));
-        let cut = Quarantined::new("t", 1, 2, "why".into(), &payload, &[long, short.clone()]);
+        // What a panic says may be as long as the record itself.
+        let cut = Quarantined::new("t", 1, 2, "why ".repeat(1 << 20), &payload, &[long, short.clone()]);
         assert_eq!((cut.payload.len(), cut.cut_from_bytes), (MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES as u64 + 1));
         assert_eq!(cut.headers, [short]);
+        assert!(cut.reason.starts_with("why why") && cut.encode().len() < MAX_PAYLOAD_BYTES + MAX_HEADER_BYTES);
         assert_eq!(Quarantined::decode(&cut.encode()), Ok(cut));
         let whole = Quarantined::new("t", 1, 2, "why".into(), &payload.slice(1..), &[]);
         assert_eq!((whole.payload.len(), whole.cut_from_bytes), (MAX_PAYLOAD_BYTES, 0));

@@ -31,7 +31,7 @@ pub use ground::Ground;
 pub use inquiry::{check_past, judge_new_lane};
 pub use lane::{LaneEvent, LaneRunner, LaneStatus, OwnedLane};
 pub use publisher::{Publisher, Receipt};
-pub use record::{Outgoing, Record};
+pub use record::{MAX_PAYLOAD_BYTES, Outgoing, Record};
 pub use saga_core::ids::Lane;
 pub use settings::{GroupProtocol, KafkaArgs, KafkaSettings};
 pub use survey::{Survey, survey};

@@ -7,6 +7,11 @@ use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use saga_core::ids::Lane;
 
+/// Longest value, in bytes, that every producer and every broker takes as they come: with its headers it stays below the
+/// producer's `message.max.bytes` (1 000 000) and the broker's (1 048 588). A record that is refused for its size never
+/// becomes smaller: whoever makes one checks first.
+pub const MAX_PAYLOAD_BYTES: usize = 900_000;
+
 /// One record as it was read.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -27,7 +32,7 @@ pub struct Outgoing {
     pub topic: Arc<str>,
     /// The partition.
     pub lane: Lane,
-    /// The value.
+    /// The value; at most [`MAX_PAYLOAD_BYTES`].
     pub payload: Bytes,
     /// Headers, in order.
     pub headers: Vec<(&'static str, String)>,

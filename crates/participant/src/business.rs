@@ -23,7 +23,7 @@ pub trait Business: Send + Sync + 'static {
 pub enum Decision {
     /// It is done: what was written counts.
     Apply {
-        /// For later steps that `uses` this one.
+        /// For later steps that `uses` this one; with more than `MAX_OUTPUT_BYTES` the command fails instead.
         output: Bytes,
         /// What the undo needs to know; opaque to everyone else.
         undo: Bytes,

@@ -11,7 +11,7 @@ use proto::{DecodeError, Wire};
 use redis_txn::Unread;
 use saga_core::ids::{Direction, Lane, Ordinal, SagaId, Starter};
 use saga_core::participant::{Admission, ParticipantLane, StepRecord, StepRecords, admit};
-use saga_core::record::{Command, CommandRecord, Floor, Outcome, Reply};
+use saga_core::record::{Command, CommandRecord, Floor, MAX_OUTPUT_BYTES, Outcome, Reply, brief};
 use service_kit::panics::caught;
 
 use crate::business::{Business, Decision, Fault, UndoOutcome};
@@ -313,18 +313,23 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
     fn decide(&mut self, offset: i64, command: &Command) -> Result<(Outcome, Option<StepRecord>), Fault> {
         let mut draft = Draft::new(self.values);
         match self.business.action(command, &mut draft) {
+            Ok(Decision::Apply { output, .. }) if output.len() > MAX_OUTPUT_BYTES => {
+                // Once it is done it must be answered, and no record would take the answer.
+                let reason = format!("the output has {} bytes; it may have {MAX_OUTPUT_BYTES}", output.len());
+                self.note("output-too-large", offset, format!("saga {}: {reason}", command.id.saga));
+                Ok((Outcome::Failed { reason }, None))
+            }
             Ok(Decision::Apply { output, undo }) => {
                 draft.keep();
                 let record = StepRecord::Applied { output: output.clone(), undo };
                 Ok((Outcome::Applied { output }, Some(record)))
             }
             Ok(Decision::Refuse(refusal)) if command.may_refuse => {
+                let refusal = refusal.brief();
                 Ok((Outcome::Refused(refusal.clone()), Some(StepRecord::Refused(refusal))))
             }
-            Ok(Decision::Refuse(refusal)) => {
-                Ok((Outcome::Failed { reason: format!("{}: {}", refusal.code, refusal.reason) }, None))
-            }
-            Ok(Decision::Fail { reason }) => Ok((Outcome::Failed { reason }, None)),
+            Ok(Decision::Refuse(refusal)) => Ok((failed(format!("{}: {}", refusal.code, refusal.reason)), None)),
+            Ok(Decision::Fail { reason }) => Ok((failed(reason), None)),
             Err(Fault::Corrupt(why)) => Ok((self.corrupt_value(offset, why), None)),
             Err(fault) => Err(fault),
         }
@@ -347,7 +352,7 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
                 self.note("undo-object-gone", offset, format!("saga {}: {object} no longer exists", command.id.saga));
                 Ok((Outcome::Undone, Some(StepRecord::Undone)))
             }
-            Ok(UndoOutcome::Fail { reason }) => Ok((Outcome::Failed { reason }, None)),
+            Ok(UndoOutcome::Fail { reason }) => Ok((failed(reason), None)),
             Err(Fault::Corrupt(why)) => Ok((self.corrupt_value(offset, why), None)),
             Err(fault) => Err(fault),
         }
@@ -356,7 +361,7 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
     /// One damaged object must not stop a lane: those who need it fail until it is repaired.
     fn corrupt_value(&mut self, offset: i64, why: String) -> Outcome {
         self.note("corrupt-value", offset, why.clone());
-        Outcome::Failed { reason: why }
+        failed(why)
     }
 
     fn note(&mut self, name: &'static str, offset: i64, detail: String) {
@@ -380,6 +385,10 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
         self.values.set(lane_key(lane), value.encode());
         self.done
     }
+}
+
+fn failed(reason: String) -> Outcome {
+    Outcome::Failed { reason: brief(reason) }
 }
 
 /// Answers entries that were executed before (below *next*), from their step records alone; changes nothing.

@@ -7,6 +7,20 @@ use bytes::Bytes;
 use crate::ended::EndedSequences;
 use crate::ids::{CommandId, Ordinal, SagaId, Starter, TraceContext};
 
+/// Most bytes of the inputs of one start, together. A command carries one of them and every output that its step uses: with
+/// this, [`MAX_OUTPUT_BYTES`] and as many steps as there may be, it still fits into one record.
+pub const MAX_INPUTS_BYTES: usize = 256 * 1024;
+/// Most bytes of the output of one step.
+pub const MAX_OUTPUT_BYTES: usize = 8 * 1024;
+/// Most bytes of a text for people, such as why something was refused, in a record.
+pub const MAX_TEXT_BYTES: usize = 4 * 1024;
+
+/// The text, or as much of it as may travel.
+pub fn brief(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+    text
+}
+
 /// Asks the orchestrator to run one saga.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -16,7 +30,7 @@ pub struct Start {
     pub ordinal: Ordinal,
     /// Name of the definition to run; the lane's active version of it is taken.
     pub definition: String,
-    /// One opaque input per step, by step name.
+    /// One opaque input per step, by step name; at most [`MAX_INPUTS_BYTES`].
     pub inputs: BTreeMap<String, Bytes>,
     /// Topic that carries the result home (`order.results`).
     pub results_topic: String,
@@ -52,12 +66,19 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl Refusal {
+    /// The same in as many bytes as may travel.
+    pub fn brief(self) -> Self {
+        Self { code: brief(self.code), reason: brief(self.reason) }
+    }
+}
+
 /// What a participant answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The action is done. The output is for later steps that `uses` this one.
     Applied {
-        /// Opaque to the orchestrator.
+        /// Opaque to the orchestrator; at most [`MAX_OUTPUT_BYTES`].
         output: Bytes,
     },
     /// The action will never be done; recorded.

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use proto::Wire;
 use redis_txn::CommitError;
@@ -14,7 +13,7 @@ use saga_core::record::{Refusal, ResultRecord, SagaOutcome, SagaResult, Start, U
 use saga_core::starter::{PendingStart, StarterLane};
 use starter::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
 use starter::keys::{lane_key, pending_key};
-use starter::lanes::Open;
+use starter::lanes::{Open, SWEEP_INTERVAL};
 
 use crate::clients::ClientState;
 use crate::faults::Point;
@@ -27,8 +26,7 @@ use crate::window::record;
 use crate::world::{STARTER, Stop, World};
 
 /// As in the service.
-const RESEND_AFTER: Duration = Duration::from_secs(30);
-const SWEEP_INTERVAL_MS: i64 = 30_000;
+const SWEEP_INTERVAL_MS: i64 = SWEEP_INTERVAL.as_millis() as i64;
 /// Most results in one EXEC, and most pending entries read at once.
 const MAX_RESULTS: usize = 6;
 const MAX_ENTRIES: usize = 4;
@@ -315,8 +313,7 @@ impl ResultsLane {
         lanes.prune(self.lane, &stored);
         let from_memory = world.makes(Mistake::SweepFromMemory);
         let is_due = |sequence: &u64| {
-            !lanes.is_younger(self.lane, *sequence, RESEND_AFTER, now)
-                && (!from_memory || lanes.recall(self.lane, *sequence).is_some())
+            lanes.is_due(self.lane, *sequence, now) && (!from_memory || lanes.recall(self.lane, *sequence).is_some())
         };
         let due: Vec<u64> = stored.pending().filter(is_due).collect();
         let entries = self.read_pending(world, &due)?;

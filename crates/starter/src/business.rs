@@ -12,7 +12,8 @@ use saga_core::record::{SagaResult, UndoNotice};
 pub struct Plan {
     /// Name of the definition.
     pub definition: String,
-    /// By step name.
+    /// By step name; at most `MAX_INPUTS_BYTES` together. A rule that gives more is broken: its request fails as one whose
+    /// rule panics, and nothing is written.
     pub inputs: BTreeMap<String, Bytes>,
 }
 

@@ -13,6 +13,13 @@ use crate::window::{Choice, Chooser, Hashed, Health, Pace, SLOW_AFTER, WINDOW_SA
 /// pending is held in memory.
 const MAX_PENDING_PER_LANE: usize = 4_096;
 
+/// How often a lane looks for sagas that have been pending for long. Each is started once more: this heals what no other
+/// mechanism has, such as a window whose process died between EXEC and send while the lane stayed here.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Most sweeps from one such start to the next.
+const MAX_SWEEPS_BETWEEN: u64 = 8;
+
 /// One pending saga, as far as its result needs it.
 #[derive(Clone, Debug)]
 pub struct Open {
@@ -139,9 +146,9 @@ impl Lanes {
         }
     }
 
-    /// Whether the saga is remembered and younger than `age`.
-    pub fn is_younger(&self, lane: Lane, sequence: u64, age: Duration, now: Instant) -> bool {
-        self.recall(lane, sequence).is_some_and(|open| now.saturating_duration_since(open.since) < age)
+    /// Whether a sweep that comes by now is to start a pending saga once more. One that is not remembered always.
+    pub fn is_due(&self, lane: Lane, sequence: u64, now: Instant) -> bool {
+        self.recall(lane, sequence).is_none_or(|open| is_due_at(now.saturating_duration_since(open.since)))
     }
 
     /// How many sagas are pending in all lanes.
@@ -154,6 +161,12 @@ impl Lanes {
         // Sequences are handed out in the order of time, so the first of a lane is its oldest.
         self.table().lanes.values().filter_map(|state| state.open.values().next()).map(|open| open.since).min()
     }
+}
+
+/// At first in each sweep, then in fewer and fewer: a start that the orchestrator cannot stand costs its lane three tries.
+fn is_due_at(age: Duration) -> bool {
+    let sweeps = age.as_secs() / SWEEP_INTERVAL.as_secs();
+    sweeps.is_power_of_two() || (sweeps > 0 && sweeps.is_multiple_of(MAX_SWEEPS_BETWEEN))
 }
 
 /// `None`: no candidate.
@@ -208,6 +221,18 @@ mod tests {
         assert!(!lanes.remember(Lane(3), before, 0, open(now)));
         assert!(lanes.remember(Lane(3), lanes.tenure(Lane(3)), 0, open(now)));
         assert!(!lanes.remember(Lane(4), None, 0, open(now)), "never served");
+    }
+
+    #[test]
+    fn a_saga_that_stays_pending_is_started_again_less_and_less() {
+        let sweeps = 0..=40;
+        let due = sweeps.filter(|sweep| is_due_at(SWEEP_INTERVAL * *sweep + Duration::from_secs(7)));
+        assert_eq!(due.collect::<Vec<_>>(), [1, 2, 4, 8, 16, 24, 32, 40]);
+        let (lanes, now) = (Lanes::default(), Instant::now());
+        assert!(lanes.is_due(Lane(0), 0, now), "nobody here knows when it was started");
+        lanes.enter(Lane(0));
+        lanes.remember(Lane(0), lanes.tenure(Lane(0)), 0, open(now));
+        assert!(!lanes.is_due(Lane(0), 0, now) && lanes.is_due(Lane(0), 0, now + SWEEP_INTERVAL));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The loop of one lane of the results topic: takes over what is pending, applies results, then answers who waits.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, Outgoing, OwnedLane, Record};
 use proto::quarantine::{QUARANTINE, Quarantined};
@@ -20,7 +20,7 @@ use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
 use crate::business::Business;
 use crate::events::{self, Occasion};
 use crate::keys::{lane_key, pending_key};
-use crate::lanes::Open;
+use crate::lanes::{Open, SWEEP_INTERVAL};
 use crate::poison::Failure;
 use crate::{Shared, publish};
 
@@ -29,13 +29,6 @@ const MAX_RESULTS_PER_EXEC: usize = 128;
 
 /// Most pending entries read by one MGET.
 const MAX_ENTRIES_PER_READ: usize = 256;
-
-/// A saga that is pending for longer is started once more, each time a sweep comes by. Rare by design: this heals
-/// what no other mechanism has, such as a window whose process died between EXEC and send while the lane stayed here.
-const RESEND_AFTER: Duration = Duration::from_secs(30);
-
-/// How often a lane looks for such sagas. Lanes take turns within this time.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Most starts that one sweep of a lane sends again.
 const MAX_RESENDS_PER_SWEEP: usize = 256;
@@ -125,7 +118,7 @@ impl<B: Business> ResultsRunner<B> {
         let stored = self.read_lane(lane).await?.unwrap_or_default();
         self.shared.lanes.prune(lane, &stored);
         let now = Instant::now();
-        let is_due = |sequence: &u64| !self.shared.lanes.is_younger(lane, *sequence, RESEND_AFTER, now);
+        let is_due = |sequence: &u64| self.shared.lanes.is_due(lane, *sequence, now);
         let due: Vec<u64> = stored.pending().filter(is_due).take(MAX_RESENDS_PER_SWEEP).collect();
         if due.is_empty() {
             return Ok(());

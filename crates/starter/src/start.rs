@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::Wire;
 use redis_txn::{STORE_ID_KEY, Transaction, Unread, View};
 use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
-use saga_core::record::Start;
+use saga_core::record::{MAX_INPUTS_BYTES, Start};
 use saga_core::starter::{PendingStart, StarterLane};
 use uuid::Uuid;
 
@@ -131,6 +131,9 @@ impl<B: Business> Transaction for WindowTransaction<B> {
                     continue;
                 }
             };
+            let bytes: usize = plan.inputs.values().map(Bytes::len).sum();
+            // What the rule has written cannot be taken back from here, and a start that fits in no record never goes out.
+            assert!(bytes <= MAX_INPUTS_BYTES, "a plan with {bytes} bytes of inputs; it may have {MAX_INPUTS_BYTES}");
             let sequence = lane.allocate();
             let entry = PendingStart {
                 start: Start {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proto::Wire;
 use redis_txn::{Memory, STORE_ID_KEY, Unread, View};
 use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
-use saga_core::record::{SagaOutcome, SagaResult, UndoNotice};
+use saga_core::record::{MAX_INPUTS_BYTES, SagaOutcome, SagaResult, UndoNotice};
 use saga_core::starter::{PendingStart, StarterLane};
 use uuid::Uuid;
 
@@ -47,7 +47,9 @@ impl Business for Things {
             return Ok(Decision::Join(SagaId(Uuid::from_slice(&value).unwrap())));
         }
         view.set(key, Bytes::copy_from_slice(saga.0.as_bytes()));
-        Ok(Decision::Start(Plan { definition: "take".into(), inputs: BTreeMap::new() }))
+        let bytes = if request == "huge" { MAX_INPUTS_BYTES + 1 } else { 0 };
+        let inputs = BTreeMap::from([("take".to_owned(), vec![0; bytes].into())]);
+        Ok(Decision::Start(Plan { definition: "take".into(), inputs }))
     }
     fn apply(&self, view: &mut View<'_>, subject: &str, result: &SagaResult) -> Result<Application, Unread> {
         let key = format!("thing:{subject}");
@@ -154,6 +156,12 @@ fn a_window_counts_densely_and_stores_whole_starts() {
     assert_eq!((pending[1].start.saga, pending[1].subject.as_str()), (saga(3), "b"));
     let (_, pending) = committed(store.run(&mut window(&[(5, "c")])));
     assert_eq!(pending[0].start.ordinal.sequence, 2);
+}
+
+#[test]
+#[should_panic(expected = "bytes of inputs")]
+fn a_start_that_fits_in_no_record_is_never_pending() {
+    store(&["huge"]).run(&mut window(&[(1, "huge")]));
 }
 
 #[test]

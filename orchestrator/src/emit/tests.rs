@@ -2,7 +2,7 @@ use std::future::{Ready, ready};
 
 use saga_core::ended::EndedSequences;
 use saga_core::ids::{CommandId, Direction, Ordinal, Starter};
-use saga_core::record::{SagaOutcome, SagaResult};
+use saga_core::record::{Refusal, SagaOutcome, SagaResult, UndoCause};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -63,6 +63,25 @@ fn a_command_continues_its_cause_or_rejoins_its_saga() {
         [Some(CAUSE), Some(OWN), None, None],
         "{unrecorded}"
     );
+}
+
+#[test]
+fn what_fits_in_no_record_is_not_sent_or_shortened() {
+    let mut emitter = Emitter::new(Lane(3));
+    let no_cause = TraceContext::default();
+    let huge = |bytes: usize| Command { input: vec![7; bytes].into(), ..command("") };
+    emitter.command(&"stock".into(), huge(MAX_PAYLOAD_BYTES), &no_cause);
+    assert!(emitter.is_empty(), "it would be refused each time that the lane is loaded");
+    emitter.command(&"stock".into(), huge(MAX_PAYLOAD_BYTES - MAX_COMMAND_FRAME_BYTES), &no_cause);
+    let refusal = Refusal { code: "no".to_owned(), reason: "because ".repeat(MAX_PAYLOAD_BYTES / 4) };
+    let outcome = SagaOutcome::Undone { cause: UndoCause::Refused, step: None, refusal: refusal.clone() };
+    let result = SagaResult { saga: SagaId(Uuid::nil()), ordinal: ordinal(), outcome, trace: TraceContext::default() };
+    emitter.result("order.results".to_owned(), &ResultRecord::Ended(result), &no_cause, 0);
+    let sent = emitter.take();
+    assert!(sent.len() == 2 && sent.iter().all(|record| record.payload.len() <= MAX_PAYLOAD_BYTES));
+    let Ok(ResultRecord::Ended(told)) = ResultRecord::decode(&sent[1].payload) else { panic!("no result") };
+    let SagaOutcome::Undone { refusal: told, .. } = told.outcome else { panic!("not undone") };
+    assert!(told.code == refusal.code && told.reason.len() > 1_000 && refusal.reason.starts_with(&told.reason));
 }
 
 #[test]

@@ -344,6 +344,54 @@ fn a_step_that_may_not_refuse_fails_without_a_record() {
     assert_eq!(outcomes(&mut store, &[asked]), [applied(4)]);
 }
 
+/// Writes something, and answers with so many bytes as it is asked for, or refuses with them.
+struct Verbose;
+
+impl Business for Verbose {
+    fn keys(&self, _command: &Command) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn action(&self, command: &Command, values: &mut dyn Values) -> Result<Decision, Fault> {
+        values.set("said".to_owned(), "yes".into());
+        let words = "w".repeat(usize::try_from(number(&command.input)).expect("a length"));
+        Ok(if command.id.saga == saga(0) {
+            Decision::Apply { output: words.into(), undo: Bytes::new() }
+        } else {
+            Decision::Refuse(Refusal { code: "no".to_owned(), reason: words })
+        })
+    }
+
+    fn undo(&self, _command: &Command, _done: &Bytes, _values: &mut dyn Values) -> Result<UndoOutcome, Fault> {
+        Ok(UndoOutcome::Reversed)
+    }
+}
+
+#[test]
+fn what_would_fit_into_no_reply_is_not_done() {
+    let limit = MAX_OUTPUT_BYTES as u64;
+    for (sequence, bytes, is_done) in [(0, limit, true), (0, limit + 1, false), (1, limit * 100, false)] {
+        let mut store = Store::new();
+        let Ok(Verdict::Executed(executed)) = execute(&Verbose, &chunk(0, &[action(sequence, bytes)]), &mut store)
+        else {
+            panic!("not executed");
+        };
+        let [Answer { reply, .. }] = &executed.answers[..] else { panic!("no answer") };
+        assert_eq!(store.contains_key("said"), is_done, "{bytes} bytes");
+        match (&reply.outcome, sequence) {
+            (Outcome::Applied { output }, 0) => assert!(is_done && output.len() == MAX_OUTPUT_BYTES),
+            (Outcome::Failed { .. }, 0) => {
+                assert_eq!((executed.notes[0].name, record(&store, 0)), ("output-too-large", None));
+            }
+            (Outcome::Refused(refusal), 1) => {
+                assert!((1_000..10_000).contains(&refusal.reason.len()), "cut, and not away");
+                assert_eq!(record(&store, 1), Some(StepRecord::Refused(refusal.clone())));
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn an_undo_whose_object_is_gone_is_undone_with_an_alarm() {
     let mut store = purse_of(3);

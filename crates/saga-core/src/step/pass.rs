@@ -1,19 +1,22 @@
 //! A record that cannot be folded: it is passed over, and the saga that it is about is shown to a person.
 //!
 //! This is no part of the fold: whoever passes a record over writes a checkpoint behind it before the next record is
-//! folded, so that nobody ever folds it.
+//! folded. Until then nobody has been told anything that depends on it, so another owner, whose program may be able to
+//! fold it, does no harm by doing so.
 
 use super::At;
-use super::start::invalid;
 use crate::effect::Effect;
 use crate::ids::SagaId;
 use crate::lane::LaneState;
-use crate::record::{DeadlineKind, InboxEvent, UndoCause};
+use crate::record::{DeadlineKind, InboxEvent};
 use crate::saga::{AttentionCause, Saga};
 
 impl LaneState {
     /// Moves past the record at `offset`. `event` is what it says, if that can be read: an open saga that it is about
-    /// needs attention from now on, and a start ends as refused, because every sequence must end.
+    /// needs attention from now on.
+    ///
+    /// A start is not refused: an owner before this one may have folded it and sent its commands. Its saga is pending for
+    /// its starter until the record is put back; then the same commands are asked again, under the same ids.
     pub fn pass_over(&mut self, offset: i64, time_ms: i64, event: Option<&InboxEvent>) -> Vec<Effect> {
         let mut effects = Vec::new();
         if offset < self.next_offset {
@@ -23,12 +26,6 @@ impl LaneState {
         self.time_ms = time_ms;
         let at = At { offset, time_ms };
         match event {
-            Some(InboxEvent::Start(start)) => {
-                if self.check_ordinal(start, &mut effects).is_ok() {
-                    let refusal = invalid("the record that starts it cannot be handled and was set aside");
-                    self.refuse(start, UndoCause::Invalid, refusal, &mut effects);
-                }
-            }
             Some(InboxEvent::Reply(reply)) => self.mark(reply.id.saga, Some(&reply.id.step), at, &mut effects),
             Some(InboxEvent::Timer(timer)) => match &timer.kind {
                 DeadlineKind::StepTimeout(step) | DeadlineKind::StepRetry(step) => {
@@ -37,7 +34,7 @@ impl LaneState {
                 DeadlineKind::Saga => self.mark(timer.saga, None, at, &mut effects),
             },
             Some(InboxEvent::Operator { saga, .. }) => self.mark(*saga, None, at, &mut effects),
-            Some(InboxEvent::Activate { .. } | InboxEvent::FoldVersion(_)) | None => {}
+            Some(InboxEvent::Start(_) | InboxEvent::Activate { .. } | InboxEvent::FoldVersion(_)) | None => {}
         }
         effects
     }

@@ -74,7 +74,7 @@ impl LaneState {
         });
     }
 
-    pub(super) fn check_ordinal(&self, start: &Start, effects: &mut Vec<Effect>) -> Verdict {
+    fn check_ordinal(&self, start: &Start, effects: &mut Vec<Effect>) -> Verdict {
         let saga = start.saga;
         let ordinal = || start.ordinal.clone();
         let alarm = if start.ordinal.lane == self.lane {

@@ -29,17 +29,19 @@ fn a_saga_whose_answer_is_lost_is_held_until_somebody_looks() {
 }
 
 #[test]
-fn a_start_that_is_lost_ends_as_invalid() {
+fn a_start_that_is_lost_may_be_run_later() {
     let rig = Rig::run(
         CHECKOUT,
-        "lost start checkout -> ended Invalid - invalid
-         start checkout      -> (StartOfEnded)
-         lost start checkout ->
-         saga 1
-         start checkout      -> do reserve
+        "lost start checkout     ->
+         applied reserve pallet  -> (SagaNotOpen)
+         start checkout          -> do reserve
          # A second copy of it takes nothing away from the first.
-         lost start checkout ->
-         attention           -> none",
+         lost start checkout     ->
+         attention               -> none
+         applied reserve pallet  -> do charge
+         applied charge          -> completed
+         lost start checkout     ->
+         start checkout          -> (StartOfEnded)",
     );
     assert_eq!(rig.state.floors()[0].ended.below(), 1);
 }
