@@ -7,8 +7,10 @@ use crate::plan::{Field, Kind, POISON_LANES, Struck};
 
 pub mod availability;
 mod coverage;
+pub mod during;
 pub mod remains;
 
+use during::During;
 use remains::{Ended, KeyCount, Memory, Place, Record};
 
 /// What one request to check out was told.
@@ -99,6 +101,8 @@ pub struct Evidence {
     pub struck: Vec<Struck>,
     /// Whether the load went on until the end of the faults.
     pub load_lasted: bool,
+    /// What looks at the stores gave meanwhile.
+    pub during: During,
 }
 
 /// One thing that must not be.
@@ -149,6 +153,8 @@ pub enum Rule {
     SetAside,
     /// A request that the kill of one replica may have interrupted is told what holds, or 504.
     InFlightTold,
+    /// What must hold at every moment held whenever somebody looked.
+    HeldThroughout,
 }
 
 impl Rule {
@@ -161,6 +167,7 @@ impl Rule {
                 | Self::NobodyDies
                 | Self::AvailableAgain
                 | Self::InFlightTold
+                | Self::HeldThroughout
                 | Self::OneAnswer
                 | Self::PaidWhenToldSo
         )
@@ -185,6 +192,7 @@ pub fn judge(evidence: &Evidence) -> Vec<Finding> {
     availability::judge(evidence, &mut find);
     quarantine(evidence, &mut find);
     coverage::judge(evidence, &mut find);
+    during::judge(evidence, &mut find);
     for name in &evidence.deaths {
         find(Rule::NobodyDies, format!("{name} ended by itself"));
     }
@@ -198,7 +206,12 @@ fn is_paid(evidence: &Evidence, order: u64) -> bool {
 impl Told {
     /// Whether it was told something that holds: paid, or refused for good.
     pub fn is_decided(&self) -> bool {
-        self.status == Some(200) || self.status.is_some_and(is_refusal)
+        self.status == Some(200) || self.is_refused()
+    }
+
+    /// Whether it was told that it will not be paid.
+    pub fn is_refused(&self) -> bool {
+        self.status.is_some_and(is_refusal)
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use stack::{Data, Kind as Process, Progress, Shop, Stack, StackOptions};
 
+use crate::audit::during::During;
 use crate::audit::{Evidence, Finding, judge};
 use crate::clients::{Crowd, set_up};
 use crate::clock::Clocks;
@@ -14,6 +16,7 @@ use crate::collect::{Addresses, Goods, evidence, goods};
 use crate::plan::{Fault, Field, Plan, REPLICATED, Struck, on_detour, with_clock};
 use crate::remains::{self, Keys, Memories};
 use crate::strike::Target;
+use crate::watch::watch;
 
 /// Load before the first fault, at least: every lane has had a saga.
 const WARM_UP: Duration = Duration::from_secs(10);
@@ -144,9 +147,13 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
         let (crowd, rate_per_s, at_once) = (crowd.clone(), campaign.rate_per_s, campaign.at_once);
         async move { crowd.run(rate_per_s, at_once).await }
     });
+    let during = Arc::new(Mutex::new(During::default()));
+    let watch = tokio::spawn(watch(at.clone(), goods.clone(), crowd.clone(), began, during.clone()));
     let faults = faults(campaign, target, &at, goods, &crowd, began).await;
     crowd.stop();
     load.await.context("the load")??;
+    watch.abort();
+    let during = std::mem::take(&mut *during.lock().unwrap_or_else(PoisonError::into_inner));
     let (before, struck) = faults?;
     let last_ms = struck.iter().map(|struck| struck.healed_ms).max().unwrap_or_default();
     let quiet_since = Instant::now();
@@ -156,7 +163,7 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
         let read = look(campaign, target, &at, &before, &crowd).await;
         let (verdict, evidence) = match read {
             Ok(evidence) => {
-                let evidence = Evidence { struck: struck.clone(), ..evidence };
+                let evidence = Evidence { struck: struck.clone(), during: during.clone(), ..evidence };
                 let findings = with_lasting(judge(&evidence), &mut lasting);
                 let verdict = if findings.is_empty() { Verdict::Passed } else { Verdict::Failed(findings) };
                 (verdict, evidence)

@@ -57,6 +57,11 @@ pub async fn set_up(shop: &Shop, orders: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether this order is asked for by two clients at once: one may go on when the other was refused.
+pub(crate) fn asks_twice(order: u64) -> bool {
+    order.is_multiple_of(DOUBLE_OF)
+}
+
 /// What all clients share.
 pub struct Crowd {
     shop: Shop,
@@ -112,6 +117,12 @@ impl Crowd {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The same without so many of the first answers.
+    pub(crate) fn history_since(&self, skipped: usize) -> Vec<Told> {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.get(skipped..).unwrap_or_default().to_vec()
+    }
+
     /// Whether the system keeps up with the load.
     pub fn is_calm(&self) -> bool {
         is_calm(&self.history.lock().unwrap_or_else(PoisonError::into_inner), self.now_ms())
@@ -123,7 +134,7 @@ impl Crowd {
     }
 
     async fn check_out(&self, order: u64) {
-        if order.is_multiple_of(DOUBLE_OF) {
+        if asks_twice(order) {
             tokio::join!(self.insist(order), self.insist(order));
         } else {
             self.insist(order).await;

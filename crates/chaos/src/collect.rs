@@ -62,10 +62,18 @@ impl Addresses {
 
 /// Stock and credit as they are now.
 pub fn goods(at: &Addresses) -> anyhow::Result<Goods> {
-    let stock = numbered(&at.stock, "item", ITEMS, |message| Ok(message.number(2)))?;
-    let credit = numbered(&at.payment, "user", USERS, |message| Ok(message.number(2)))?;
+    let stock = numbered(&at.stock, "item", 0..ITEMS, |message| Ok(message.number(2)))?;
+    let credit = numbered(&at.payment, "user", 0..USERS, |message| Ok(message.number(2)))?;
     let by_name = |goods: BTreeMap<u64, u64>| goods.into_iter().map(|(id, count)| (id.to_string(), count)).collect();
     Ok((by_name(stock), by_name(credit)))
+}
+
+/// These orders as they are now.
+pub(crate) fn orders(
+    at: &Addresses,
+    numbers: impl Iterator<Item = u64> + Clone,
+) -> anyhow::Result<BTreeMap<u64, Order>> {
+    numbered(&at.order, "order", numbers, read_order)
 }
 
 /// Everything that the auditor wants to see. `orders` were taken in hand by clients.
@@ -79,7 +87,7 @@ pub async fn evidence(at: &Addresses, before: &Goods, orders: u64, told: Vec<Tol
         };
         Ok(Evidence {
             told,
-            orders: numbered(&at.order, "order", orders, read_order)?,
+            orders: self::orders(&at, 0..orders)?,
             stock: join(before.0, stock),
             credit: join(before.1, credit),
             announced,
@@ -97,10 +105,10 @@ pub async fn evidence(at: &Addresses, before: &Goods, orders: u64, told: Vec<Tol
 fn numbered<T>(
     address: &str,
     kind: &str,
-    count: u64,
+    numbers: impl Iterator<Item = u64> + Clone,
     read: impl Fn(Message<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<BTreeMap<u64, T>> {
-    let keys: Vec<String> = (0..count).map(|number| format!("{kind}:{number}")).collect();
+    let keys: Vec<String> = numbers.clone().map(|number| format!("{kind}:{number}")).collect();
     let values = Resp::connect(address)?.values(&keys)?;
     ensure!(values.len() == keys.len(), "{} values for {} keys", values.len(), keys.len());
     let read = |(number, value): (u64, Option<Vec<u8>>)| {
@@ -109,7 +117,7 @@ fn numbered<T>(
         ensure!(message.number(1) == 1, "{kind} {number} has format {}", message.number(1));
         Ok((number, read(message).with_context(|| format!("read {kind} {number}"))?))
     };
-    (0..count).zip(values).map(read).collect()
+    numbers.zip(values).map(read).collect()
 }
 
 /// `shop.v1.Order`.

@@ -19,4 +19,5 @@ pub mod report;
 mod resp;
 mod strike;
 mod topics;
+mod watch;
 mod wire;

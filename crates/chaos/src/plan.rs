@@ -141,7 +141,7 @@ pub struct Struck {
 /// Services with replicas.
 pub const REPLICATED: [&str; 4] = ["orchestrator", "order-svc", "stock-svc", "payment-svc"];
 /// Stores.
-const STORES: [&str; 4] = ["redis-order", "redis-stock", "redis-payment", "redis-orchestrator"];
+pub(crate) const STORES: [&str; 4] = ["redis-order", "redis-stock", "redis-payment", "redis-orchestrator"];
 /// Servers to which a service has a way of its own that can be struck.
 pub const SERVERS: [&str; 2] = ["redis", "kafka"];
 /// The brokers.
@@ -257,7 +257,8 @@ impl Iterator for Plan {
     fn next(&mut self) -> Option<Fault> {
         let (kind, role) = self.draw();
         let mut strikes = vec![self.strike(kind, role)];
-        if self.random.random_ratio(1, PAIR_OF) {
+        // Every kill of the bag comes alone: only then can it be judged how soon checkouts succeed again.
+        if strikes[0].kind != Kind::Kill && self.random.random_ratio(1, PAIR_OF) {
             // The second comes from everything, not from the bag: so pairs take nothing away from the count of each.
             let mut others = self.field.everything();
             others.retain(|(_, role)| *role != strikes[0].role);
@@ -294,7 +295,7 @@ mod tests {
             let first = &fault.strikes[0];
             *counts.entry((first.kind, first.role.clone())).or_default() += 1;
             assert!(fault.strikes.len() <= 2);
-            assert!(fault.strikes.windows(2).all(|pair| pair[0].role != pair[1].role));
+            assert!(fault.strikes.windows(2).all(|pair| pair[0].role != pair[1].role && pair[0].kind != Kind::Kill));
         }
         assert_eq!(counts.len(), all.len());
         assert!(counts.values().all(|count| *count == 2), "{counts:?}");

@@ -22,6 +22,8 @@ pub fn markdown(outcome: &Outcome) -> String {
     let _ = writeln!(text, "Verdict: {}\n", outcome.verdict);
     let _ = writeln!(text, "{faults} faults, {pairs} of them pairs.");
     let _ = writeln!(text, "{asked} requests to check {orders} orders out: {}.", statuses(&evidence.told));
+    let (whole, broken) = (evidence.during.whole, evidence.during.broken);
+    let _ = writeln!(text, "{whole} looks at the stores meanwhile; {broken} more could not read all of them.");
     if let Some(settled) = outcome.settled {
         let _ = writeln!(text, "Everything had ended {:.1} s after the last answer.", settled.as_secs_f64());
     }

@@ -3,8 +3,9 @@
 //! Judged are kills that came alone, by the checkouts that were sent when it should be over and before the next fault, and,
 //! when one of several replicas was killed, by those that were in flight.
 
+use super::coverage::WHOLE;
 use super::{Evidence, Rule, Told};
-use crate::plan::{Field, KAFKA, Kind, REPLICATED, Struck};
+use crate::plan::{Field, KAFKA, Kind, REPLICATED, STORES, Struck};
 
 /// Checkouts succeed when they are sent so long after the kill of one of three replicas, milliseconds.
 const REPLICA_MS: u64 = 5_000;
@@ -105,7 +106,33 @@ fn is_fair(told: &Told) -> bool {
     told.is_decided() || told.status == Some(504)
 }
 
+/// Roles of whose kill something is promised.
+fn promised_roles(field: Field) -> Vec<&'static str> {
+    let mut roles: Vec<&str> = STORES.to_vec();
+    if field.replicas >= ENOUGH {
+        roles.extend(REPLICATED);
+    }
+    if field.brokers >= ENOUGH {
+        roles.push(KAFKA);
+    }
+    roles
+}
+
+/// A long run shows of each promise that it is kept.
+fn judge_whole(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
+    let promises = promises(evidence);
+    for role in promised_roles(evidence.field) {
+        let of_role = promises.iter().filter(|promise| promise.struck.strike.role == role);
+        if of_role.map(|promise| promise.kept(&evidence.told).decided).sum::<u64>() == 0 {
+            find(Rule::ShowsSomething, format!("no checkout shows how it goes on after {role} was killed alone"));
+        }
+    }
+}
+
 pub(super) fn judge(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
+    if evidence.field.lasts >= WHOLE {
+        judge_whole(evidence, find);
+    }
     for promise in promises(evidence) {
         if is_of_replica(promise.struck) {
             let unfair = promise.in_flight(&evidence.told).filter(|told| !is_fair(told));
@@ -194,6 +221,33 @@ mod tests {
         });
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(unfair("redis-stock", told(900, 1_100, 503)), 0, "there is one of them");
+    }
+
+    #[test]
+    fn a_long_run_shows_that_each_promise_is_kept() {
+        let field = Field { replicas: 3, brokers: 3, has_clocks: false, lasts: WHOLE };
+        let roles = promised_roles(field);
+        let at_ms = |fault: usize| fault as u64 * 60_000;
+        let struck = (0..).zip(&roles).map(|(fault, role)| struck(fault, at_ms(fault), role)).collect();
+        let told = (0..=roles.len()).map(|fault| told(at_ms(fault) + 20_000, at_ms(fault) + 20_100, 200)).collect();
+        let evidence = Evidence { field, struck, told, ..Evidence::default() };
+        let found = |evidence: &Evidence| {
+            let mut found = Vec::new();
+            judge(evidence, &mut |rule, what| found.extend((rule == Rule::ShowsSomething).then_some(what)));
+            found
+        };
+        assert_eq!(found(&evidence), Vec::<String>::new());
+        for (fault, role) in roles.iter().enumerate() {
+            let mut without = evidence.clone();
+            without.struck.retain(|struck| struck.fault != fault);
+            let mut silent = evidence.clone();
+            silent.told[fault].status = Some(504);
+            for found in [found(&without), found(&silent)] {
+                assert!(found.len() == 1 && found[0].contains(role), "{role}: {found:?}");
+            }
+        }
+        let short = Field { lasts: Duration::from_secs(120), ..field };
+        assert_eq!(found(&Evidence { field: short, ..Evidence::default() }), Vec::<String>::new());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Evidence, Rule};
 /// Faults per minute, at least.
 const FAULTS_PER_MINUTE: u64 = 2;
 /// From this length on every kind and every role must have been struck.
-const WHOLE: Duration = Duration::from_secs(30 * 60);
+pub(super) const WHOLE: Duration = Duration::from_secs(30 * 60);
 /// So often, at least.
 const TIMES: u32 = 2;
 

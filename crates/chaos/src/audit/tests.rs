@@ -69,6 +69,7 @@ fn sound() -> Evidence {
         ],
         set_aside: BTreeMap::from([("saga.inbox".to_owned(), 5)]),
         load_lasted: true,
+        during: During { whole: 3, broken: 1, findings: Vec::new() },
     }
 }
 
@@ -108,7 +109,7 @@ fn sound_evidence_passes() {
 #[test]
 fn every_planted_corruption_is_found() {
     type Plant = (&'static str, fn(&mut Evidence), Rule);
-    let plants: [Plant; 37] = [
+    let plants: [Plant; 39] = [
         (
             "a 503 when a replica was killed",
             |e| e.told.push(Told { sent_ms: 1_100, done_ms: 1_200, ..told(3, 503) }),
@@ -116,6 +117,12 @@ fn every_planted_corruption_is_found() {
         ),
         ("a record that was dropped", |e| *e.set_aside.entry("saga.inbox".to_owned()).or_default() = 4, Rule::SetAside),
         ("a record set aside that nobody spoilt", |e| e.struck.truncate(3), Rule::SetAside),
+        (
+            "something seen while it ran",
+            |e| e.during.findings.push("order 7 was not paid then".to_owned()),
+            Rule::HeldThroughout,
+        ),
+        ("a run at which nobody looked", |e| e.during.whole = 0, Rule::ShowsSomething),
         ("stores in which no lane was ever told what has ended", |e| e.floors.clear(), Rule::ShowsSomething),
         ("a 200 for an open order", |e| e.told.push(told(3, 200)), Rule::PaidWhenToldSo),
         ("a 200 for an order that is gone", |e| e.told.push(told(9, 200)), Rule::PaidWhenToldSo),
@@ -170,8 +177,9 @@ fn every_planted_corruption_is_found() {
 #[test]
 fn a_run_without_successes_shows_nothing() {
     let struck = vec![killed(0, 0, "gateway")];
-    let floors = sound().floors;
-    let evidence = Evidence { told: vec![told(3, 504)], struck, load_lasted: true, floors, ..Evidence::default() };
+    let Evidence { floors, during, .. } = sound();
+    let told = vec![told(3, 504)];
+    let evidence = Evidence { told, struck, load_lasted: true, floors, during, ..Evidence::default() };
     assert_eq!(judge(&evidence).iter().map(|finding| finding.rule).collect::<Vec<_>>(), [Rule::ShowsSomething]);
 }
 
