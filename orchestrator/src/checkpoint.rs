@@ -171,11 +171,16 @@ impl Checkpoints {
                 Err(LaneFault::Restart(format!("fenced: checkpoint version {found}, expected {expected}")))
             }
             Ok(WriteOutcome::Unreadable(reason)) => Err(reason.into()),
-            Err(CommitError::WrongType(key)) => {
-                Err(HaltReason::Corrupt(format!("key {key} is not a plain string")).into())
-            }
-            Err(error) => Err(LaneFault::Restart(format!("write checkpoint: {error}"))),
+            Err(error) => Err(store_failed("write", error)),
         }
+    }
+}
+
+/// A value that cannot be ours is not passed by, however often it is read; the rest may be better next time.
+fn store_failed(what: &str, error: CommitError) -> LaneFault {
+    match error {
+        CommitError::WrongType(key) => HaltReason::Corrupt(format!("key {key} is not a plain string")).into(),
+        error => LaneFault::Restart(format!("{what} checkpoint: {error}")),
     }
 }
 

@@ -114,6 +114,9 @@ impl LaneCore {
         }
         if let Some(ignored) = step.ignored {
             hop.ignored(ignored_name(ignored));
+            if is_impossible(ignored) {
+                self.set_aside_impossible(record, ignored_name(ignored));
+            }
         }
         let cause = hop.cause();
         if mode == Mode::Live {
@@ -245,6 +248,11 @@ fn alarm_name(alarm: &Alarm) -> (&'static str, Option<SagaId>) {
         Alarm::DefinitionConflict(_) => ("definition-conflict", None),
         Alarm::UnknownFoldVersion(_) => ("unknown-fold-version", None),
     }
+}
+
+/// What no program that keeps to the protocol sends, whatever has crashed.
+fn is_impossible(ignored: Ignored) -> bool {
+    matches!(ignored, Ignored::StartContradicts | Ignored::Contradiction | Ignored::ImpossibleReply)
 }
 
 fn ignored_name(ignored: Ignored) -> &'static str {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use event_stream::{LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
+use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
 use redis_txn::Store;
 use telemetry::stages::{self, Stage};
 use tokio::sync::mpsc;
@@ -118,6 +118,11 @@ impl LaneLoop {
             LaneCore::new(loaded.state, position, checkpoints, definitions, shared.summaries, Instant::now());
         core.set_probe(shared.probe.clone());
         if let Some((offset, why)) = shared.suspects.condemned(lane, position) {
+            if !owned.is_ours_alone(offset) {
+                let why =
+                    format!("the record at offset {offset} panics, and an earlier owner may have folded it: {why}");
+                return Err(HaltReason::Poison(why).into());
+            }
             core.shun(offset, why);
         }
         let outbox = Outbox::default();

@@ -143,7 +143,7 @@ fn topics(settings: &Settings) -> Vec<TopicSpec> {
 
 async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
     let store = Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to Redis")?;
-    match store.check(settings.redis.allow_unsafe_fsync).await {
+    match store.check(SERVICE, settings.redis.allow_unsafe_fsync).await {
         Ok(()) => {}
         Err(error @ CheckError::Unsafe(_)) => return Err(BadConfiguration(error.to_string()).into()),
         Err(error) => return Err(error).context("check Redis"),

@@ -3,6 +3,9 @@
 //! A record that panics is tried again from the last checkpoint, because the panic may have left the state half changed.
 //! After the last try it is set aside: it lies in the quarantine, the state moves past it, and no further record is
 //! folded before a checkpoint lies behind it, so that nobody, a later program least of all, folds it after all.
+//!
+//! A record that lay in the log before this process owned the lane may have been folded, and acted on, by an owner whose
+//! program can: to pass it over would forget what was done. There the lane halts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,6 +106,13 @@ impl LaneCore {
         for effect in effects {
             self.queue_effect(effect, Mode::Live, &TraceContext::default(), &times, &record_in);
         }
+    }
+
+    /// A record that contradicts what the lane knows. It was folded and has changed nothing but its alarm; it is kept for
+    /// whoever looks into that.
+    pub(crate) fn set_aside_impossible(&mut self, record: &Record, why: &str) {
+        metrics::QUARANTINED.add(1, &[("topic", INBOX)]);
+        self.emitter.set_aside(record, format!("impossible: {why}"));
     }
 
     /// News for a topic that is not there.

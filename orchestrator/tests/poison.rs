@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{INBOX, LANES, PATIENCE, Stack, eventually, start};
-use event_stream::{Consumer, Lane};
+use event_stream::{Consumer, HaltReason, Lane};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator::definitions::Definitions;
@@ -35,6 +35,12 @@ struct Lanes {
 
 impl Lanes {
     async fn start(stack: &Stack, probe: Option<Probe>) -> Self {
+        let lanes = Self::begin(stack, probe).await;
+        lanes.loaded().await;
+        lanes
+    }
+
+    async fn begin(stack: &Stack, probe: Option<Probe>) -> Self {
         let registry = Registry::default();
         let participants = ["stock", "payment"].map(str::to_owned);
         let shared = Shared {
@@ -54,9 +60,7 @@ impl Lanes {
         };
         let runner = Arc::new(Runner::new(Arc::new(shared)));
         let consumer = Consumer::start(&stack.settings, orchestrator::GROUP, INBOX, runner).unwrap();
-        let lanes = Self { consumer, registry };
-        lanes.loaded().await;
-        lanes
+        Self { consumer, registry }
     }
 
     async fn loaded(&self) {
@@ -193,6 +197,32 @@ async fn a_lane_that_is_given_up_while_it_sends_leaves_its_results_to_the_next_o
     let lanes = Lanes::start(&stack, None).await;
     let outcome = stack.result(saga).await.outcome;
     assert!(matches!(&outcome, SagaOutcome::Undone { cause: UndoCause::Invalid, .. }), "{outcome:?}");
+    lanes.end().await;
+}
+
+/// Whoever owned the lane before may have acted on the record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_from_before_the_takeover_halts_its_lane_instead() {
+    let stack = Stack::start().await;
+    let probe: Probe = Arc::new(|record: &InboxRecord| {
+        assert!(!matches!(&record.event, InboxEvent::Start(start) if start.definition == "hasty"), "planted");
+    });
+    let bad = SagaId(Uuid::now_v7());
+    stack.send(1, &InboxEvent::Start(start(bad, 1, 0, "hasty"))).await;
+    let lanes = Lanes::begin(&stack, Some(probe)).await;
+    let halted = || lanes.consumer.lanes().get(&Lane(1)).and_then(|lane| lane.halted.clone());
+    let reason = eventually("the lane halts", halted).await;
+    assert!(matches!(&reason, HaltReason::Poison(why) if why.contains("planted")), "{reason}");
+    let good = stack.start_saga(0, 0, "buy").await;
+    stack.command(good, "reserve", Direction::Action).await;
+    let survey = event_stream::survey(&stack.settings, QUARANTINE, 100, PATIENCE).await.unwrap();
+    assert_eq!(survey.records.len(), 0, "it is not passed over");
+    lanes.end().await;
+
+    let lanes = Lanes::start(&stack, None).await;
+    let reserve = stack.command(bad, "reserve", Direction::Action).await;
+    stack.applied(&reserve, "").await;
+    assert_eq!(stack.result(bad).await.outcome, SagaOutcome::Completed);
     lanes.end().await;
 }
 

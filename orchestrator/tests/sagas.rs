@@ -3,6 +3,7 @@
 mod common;
 
 use common::{LANES, Stack, eventually, start, starter};
+use orchestrator::ages::AGES;
 use proto::Wire;
 use proto::quarantine::{QUARANTINE, Quarantined};
 use saga_core::ids::{Direction, SagaId};
@@ -19,11 +20,12 @@ async fn sagas_run_to_their_end() {
     stack.command(early, "reserve", Direction::Action).await;
 
     happy_path(&stack, &orchestrator).await;
-    refusal_and_undo(&stack).await;
+    refusal_and_undo(&stack, &orchestrator).await;
     timeout_is_a_record(&stack).await;
     duplicates_and_strangers(&stack, &orchestrator).await;
     damaged_records_are_set_aside(&stack, &orchestrator).await;
     starters_without_a_topic_are_set_aside(&stack, &orchestrator).await;
+    impossible_records_are_set_aside(&stack).await;
     floors_follow(&stack).await;
 
     let status = orchestrator.process.terminate(common::PATIENCE).unwrap();
@@ -54,7 +56,7 @@ async fn happy_path(stack: &Stack, orchestrator: &common::Orchestrator) {
     assert_eq!(orchestrator.get("/sagas/nonsense").unwrap().0, 404);
 }
 
-async fn refusal_and_undo(stack: &Stack) {
+async fn refusal_and_undo(stack: &Stack, orchestrator: &common::Orchestrator) {
     let saga = stack.start_saga(0, 1, "buy").await;
     let reserve = stack.command(saga, "reserve", Direction::Action).await;
     stack.applied(&reserve, "").await;
@@ -63,6 +65,7 @@ async fn refusal_and_undo(stack: &Stack) {
     // Every issued step is undone, the refused one too, in reverse order; no result before the last one.
     let undo = stack.command(saga, "charge", Direction::Undo).await;
     stack.reply(&undo, Outcome::Undone).await;
+    undo_that_fails(stack, orchestrator, saga).await;
     let undo = stack.command(saga, "reserve", Direction::Undo).await;
     assert!(stack.watched.with(|seen| !seen.results.contains_key(&saga)), "announced before it was undone");
     stack.reply(&undo, Outcome::Undone).await;
@@ -72,6 +75,24 @@ async fn refusal_and_undo(stack: &Stack) {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// It is asked for again and again, and a person can see it.
+async fn undo_that_fails(stack: &Stack, orchestrator: &common::Orchestrator, saga: SagaId) {
+    let needs_attention = || {
+        let of_age = |age: &&str| orchestrator.metric(&["saga_attention", age]).is_some_and(|count| count > 0.0);
+        AGES.into_iter().find(of_age)
+    };
+    assert_eq!(needs_attention(), None);
+    for _ in 0..5 {
+        let undo = stack.command(saga, "reserve", Direction::Undo).await;
+        stack.reply(&undo, Outcome::Failed { reason: "the shelf is locked".to_owned() }).await;
+    }
+    let alarm = || orchestrator.metric(&["saga_fold_alarms", "needs-attention"]).filter(|count| *count == 1.0);
+    eventually("the alarm is counted", alarm).await;
+    eventually("the gauge shows it", needs_attention).await;
+    let view = orchestrator.get_json(&format!("/sagas/{saga}"));
+    assert_eq!(view["needs_attention"]["cause"], "Unanswered", "{view}");
 }
 
 async fn timeout_is_a_record(stack: &Stack) {
@@ -119,6 +140,27 @@ async fn duplicates_and_strangers(stack: &Stack, orchestrator: &common::Orchestr
     eventually("the late start is ignored by name", ignored).await;
     let left = stack.watched.with(|seen| (seen.commands[&saga].len(), seen.results[&saga].len()));
     assert_eq!(left, (0, 1));
+}
+
+/// A start of another lane, and an undo that nobody asked for.
+async fn impossible_records_are_set_aside(stack: &Stack) {
+    let stray = InboxEvent::Start(start(SagaId(Uuid::now_v7()), 3, 99, "buy"));
+    stack.send(0, &stray).await;
+    let saga = stack.start_saga(0, 4, "buy").await;
+    let reserve = stack.command(saga, "reserve", Direction::Action).await;
+    stack.reply(&reserve, Outcome::Undone).await;
+    let reasons = loop {
+        let survey = event_stream::survey(&stack.settings, QUARANTINE, 100, common::PATIENCE).await.unwrap();
+        let all = survey.records.iter().map(|(_, record)| Quarantined::decode(&record.payload).unwrap());
+        let impossible: Vec<_> = all.filter(|record| record.reason.starts_with("impossible")).collect();
+        if impossible.len() == 2 {
+            break impossible;
+        }
+    };
+    assert_eq!(reasons[0].payload, stray.encode());
+    assert!(reasons[0].reason.contains("start-contradicts") && reasons[1].reason.contains("impossible-reply"));
+    stack.applied(&reserve, "").await;
+    stack.command(saga, "charge", Direction::Action).await;
 }
 
 async fn damaged_records_are_set_aside(stack: &Stack, orchestrator: &common::Orchestrator) {

@@ -67,6 +67,11 @@ pub fn undecided(order_id: &str, saga: Option<SagaId>) -> Problem {
     }
 }
 
+/// The same for whoever has begun this saga before: that a request was not taken says nothing about it.
+pub fn of_begun(problem: Problem, order_id: &str, saga: SagaId) -> Problem {
+    if matches!(problem.status, 429 | 503) { undecided(order_id, Some(saga)) } else { problem }
+}
+
 /// The request was not taken.
 pub fn shed(shed: Shed) -> Problem {
     busy(&shed)
@@ -141,6 +146,12 @@ mod tests {
         assert_eq!(undecided("7", None).location.as_deref(), Some("/orders/find/7"));
         assert_eq!(not_started(&StartError::Commit(redis_txn::CommitError::OutcomeUnknown)).status, 503);
         assert_eq!(not_started(&StartError::NoLane).status, 503);
+        let saga = SagaId(uuid::Uuid::nil());
+        for (problem, told) in [(shed(Shed::Queue), 504), (not_started(&StartError::NoLane), 504), (no_order("o"), 404)]
+        {
+            let begun = of_begun(problem, "o", saga);
+            assert_eq!(begun.status, told);
+        }
         assert_eq!(shed(Shed::Queue).retry_after_s, Some(1));
         let full = not_started(&StartError::Full);
         assert_eq!((full.status, full.retry_after_s), (429, Some(1)), "overload is no error of the server");

@@ -8,6 +8,7 @@ use service_kit::problem::Problem;
 use starter::{Heard, Starter, Waiter};
 use telemetry::context;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::answer;
@@ -24,17 +25,31 @@ pub struct Checkout {
     pub poller: Poller,
     /// How long a request waits for the end of its saga.
     pub wait: Duration,
+    /// Cancelled shortly before the connections of a drain are cut: who still waits is told where to look.
+    pub drain_ends: CancellationToken,
 }
 
 impl Checkout {
     /// The answer for one order; `Ok` is a 200, or what was recorded for the request's key.
     pub async fn run(&self, request: CheckoutRequest, trace: TraceContext) -> Result<Answer, Problem> {
+        let order_id = request.order_id.clone();
+        let begun = request.key.as_ref().and_then(|key| key.begun);
+        let told = self.ask(request, trace).await;
+        match begun {
+            // What the first request with this key has begun goes on: "nothing was changed" would not be true.
+            Some(saga) => told.map_err(|problem| answer::of_begun(problem, &order_id, saga)),
+            None => told,
+        }
+    }
+
+    async fn ask(&self, request: CheckoutRequest, trace: TraceContext) -> Result<Answer, Problem> {
         let offered = SagaId(Uuid::now_v7());
         let order_id = request.order_id.clone();
         let mut waiter = self.starter.start(offered, request, trace).map_err(answer::shed)?;
-        let answer = match timeout(self.wait, self.decided(&order_id, &mut waiter)).await {
-            Ok(decided) => decided,
-            Err(_elapsed) => Err(answer::undecided(&order_id, waiter.at_work())),
+        let decided = timeout(self.wait, self.decided(&order_id, &mut waiter));
+        let answer = match self.drain_ends.run_until_cancelled(decided).await {
+            Some(Ok(decided)) => decided,
+            Some(Err(_)) | None => Err(answer::undecided(&order_id, waiter.at_work())),
         };
         if let Some(saga) = waiter.at_work() {
             context::note_saga(saga);

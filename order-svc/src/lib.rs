@@ -55,6 +55,9 @@ const RESULTS_TOPIC: &str = "order.results";
 /// After SIGTERM, how long this replica still takes requests while it says "not me": gateways look twice a second.
 const LEAVE_PAUSE: Duration = Duration::from_millis(1_200);
 
+/// Kept of a drain to tell those who wait that it is not decided.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// How long each part of the drain may take once no request is open.
 const PART_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -89,6 +92,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
             starter: starter.clone(),
             poller: Poller::start(store.clone()),
             wait: Duration::from_millis(settings.checkout_wait_ms),
+            drain_ends: delayed(&shutdown, LEAVE_PAUSE + rest_drain(&settings).saturating_sub(LAST_ANSWERS)),
         },
         stock: stock_client::StockClient { upstreams, client: UpstreamClient::new() },
         batch_init: settings.batch_init,
@@ -106,7 +110,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
     let store =
         Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to the order store")?;
-    match store.check(settings.redis.allow_unsafe_fsync).await {
+    match store.check(SERVICE, settings.redis.allow_unsafe_fsync).await {
         Ok(()) => Ok(store),
         Err(unsafe_settings @ CheckError::Unsafe(_)) => Err(BadConfiguration(unsafe_settings.to_string()).into()),
         Err(error) => Err(error).context("check the order store"),
@@ -167,8 +171,7 @@ async fn serve(
         // Everybody who may wait, and as many who come and go.
         max_connections: settings.max_waiters.saturating_mul(2),
         max_streams: u32::try_from(settings.max_waiters.saturating_mul(2)).unwrap_or(u32::MAX),
-        // The rest of the process's time is for what comes after the last request.
-        drain_deadline: settings.process.drain_deadline() * 2 / 3,
+        drain_deadline: rest_drain(settings),
         ..http::Limits::default()
     };
     // The admin port outlives the REST port, so that a drain can be watched.
@@ -179,6 +182,11 @@ async fn serve(
     http::serve(listener, router, limits, delayed(shutdown, LEAVE_PAUSE)).await;
     admin_shutdown.cancel();
     admin.await.context("serve the admin port")
+}
+
+/// How long open requests have in a drain; the rest of the process's time is for what comes after the last of them.
+fn rest_drain(settings: &Settings) -> Duration {
+    settings.process.drain_deadline() * 2 / 3
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use redis_txn::Store;
+use redis_txn::{CommitError, Store};
 use saga_core::ids::SagaId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep_until, timeout};
@@ -139,6 +139,8 @@ async fn read(store: &Store, polls: Vec<Poll>) -> Vec<Poll> {
     let keys: Vec<String> = polls.iter().map(|poll| poll.key.clone()).collect();
     let values = match timeout(READ_TIMEOUT, store.read(&keys)).await {
         Ok(Ok(values)) => values,
+        // One of them is no order of ours: whoever waits is told to look himself.
+        Ok(Err(CommitError::WrongType(_))) => vec![None; keys.len()],
         Ok(Err(error)) => {
             tracing::debug!(%error, "orders could not be read, they are read again");
             return polls;

@@ -10,7 +10,7 @@ use rest_kit::Answer;
 use rest_kit::idempotency::{self, Record, Recorded, RequestKey, recorded};
 use saga_core::ids::{Ordinal, SagaId};
 use saga_core::record::{SagaResult, UndoNotice};
-use starter::{Application, Business, Decision, Plan};
+use starter::{Application, Business, Decision, Plan, unreadable};
 
 use crate::answer;
 use crate::decide::{self, Applied, Checkout, merged_lines};
@@ -146,7 +146,7 @@ fn change(
     let Some(bytes) = view.get(&key)? else { return Ok(Application::NotCurrent) };
     let mut order = match decode(&bytes) {
         Ok(order) => order,
-        Err(error) => return Ok(Application::Corrupt(format!("{key}: {error}"))),
+        Err(error) => return Ok(Application::Unreadable(unreadable(&key, &error))),
     };
     Ok(match change(&mut order) {
         Applied::NotCurrent => Application::NotCurrent,
@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_request_names_the_record_of_its_key_in_advance() {
-        let key = RequestKey { record: "idem:POST /orders/checkout/7 k".to_owned(), fingerprint: 1, hour: 2 };
+        let key =
+            RequestKey { record: "idem:POST /orders/checkout/7 k".to_owned(), fingerprint: 1, hour: 2, begun: None };
         let keys_of = |key| {
             let mut keys = Vec::new();
             let request = CheckoutRequest { order_id: "7".to_owned(), key };

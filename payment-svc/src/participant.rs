@@ -1,7 +1,7 @@
 //! The payment in sagas: `charge` takes the amount from the user's credit, its undo gives it back.
 
 use bytes::Bytes;
-use participant::{Business, Decision, Fault, UndoOutcome, Values, read};
+use participant::{Business, Decision, Fault, UndoOutcome, Values, read, unreadable};
 use proto::shop::ChargeInput;
 use proto::{DecodeError, Wire};
 use saga_core::record::{Command, Refusal};
@@ -45,7 +45,7 @@ impl Business for Payment {
     }
 
     fn undo(&self, _command: &Command, done: &Bytes, values: &mut dyn Values) -> Result<UndoOutcome, Fault> {
-        let taken = ChargeInput::decode(done).map_err(|cause| Fault::Corrupt(format!("what was charged: {cause}")))?;
+        let taken = ChargeInput::decode(done).map_err(|cause| unreadable("what was charged", &cause))?;
         let key = user_key(&taken.user_id);
         let Some(user) = read::<User>(values, &key)? else {
             return Ok(UndoOutcome::ObjectGone { object: format!("user {}", taken.user_id) });

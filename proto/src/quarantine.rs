@@ -15,6 +15,8 @@ pub const QUARANTINE: &str = "saga.quarantine";
 
 /// Longest value that is kept whole, bytes: with its envelope it must fit where the record itself did fit.
 const MAX_PAYLOAD_BYTES: usize = 512 << 10;
+/// What a header costs beside its name and value, bytes.
+const HEADER_FRAME_BYTES: usize = 12;
 /// Longest headers that are kept, bytes in all.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
@@ -43,12 +45,12 @@ impl Quarantined {
         let is_whole = payload.len() <= MAX_PAYLOAD_BYTES;
         let mut room = MAX_HEADER_BYTES;
         let fits = |(name, value): &&Header| {
-            let left = room.checked_sub(name.len() + value.len());
+            let left = room.checked_sub(name.len() + value.len() + HEADER_FRAME_BYTES);
             room = left.unwrap_or(room);
             left.is_some()
         };
         Self {
-            topic: topic.to_owned(),
+            topic: brief(topic.to_owned()),
             partition,
             offset,
             reason: brief(reason),

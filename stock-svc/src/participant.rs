@@ -1,7 +1,7 @@
 //! The stock in sagas: `reserve` takes what the lines ask for, its undo puts it back.
 
 use bytes::Bytes;
-use participant::{Business, Decision, Fault, UndoOutcome, Values, read};
+use participant::{Business, Decision, Fault, UndoOutcome, Values, read, unreadable};
 use proto::shop::{ReserveInput, ReserveLine};
 use proto::{DecodeError, Wire};
 use saga_core::record::{Command, Refusal};
@@ -49,8 +49,7 @@ impl Business for Stock {
     }
 
     fn undo(&self, _command: &Command, done: &Bytes, values: &mut dyn Values) -> Result<UndoOutcome, Fault> {
-        let taken =
-            ReserveInput::decode(done).map_err(|cause| Fault::Corrupt(format!("what was reserved: {cause}")))?;
+        let taken = ReserveInput::decode(done).map_err(|cause| unreadable("what was reserved", &cause))?;
         let mut gone = Vec::new();
         for line in taken.lines {
             let key = item_key(&line.item_id);

@@ -70,6 +70,9 @@ pub enum HaltReason {
     /// A record or value of a format or version that this program does not know.
     #[error("unknown format: {0}")]
     UnknownFormat(String),
+    /// A record makes this program panic, and an earlier owner of the lane may have acted on it; the text says which.
+    #[error("poison: {0}")]
+    Poison(String),
 }
 
 impl HaltReason {
@@ -81,6 +84,7 @@ impl HaltReason {
             Self::TopicChanged(_) => "topic-changed",
             Self::Corrupt(_) => "corrupt",
             Self::UnknownFormat(_) => "unknown-format",
+            Self::Poison(_) => "poison",
         }
     }
 }

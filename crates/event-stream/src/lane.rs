@@ -66,6 +66,8 @@ pub(crate) struct LaneCell {
     position: AtomicI64,
     stored: AtomicI64,
     log_end: AtomicI64,
+    /// The first position at which the loop called itself loaded.
+    loaded_at: AtomicI64,
     halted: Mutex<Option<HaltReason>>,
     /// Set once: the loop is to end with this.
     condemned: OnceLock<HaltReason>,
@@ -155,6 +157,15 @@ impl OwnedLane {
     /// Marks the lane as loaded: it does its work from now on.
     pub fn set_loaded(&self) {
         self.cell.loaded.store(true, Ordering::Relaxed);
+        let position = self.cell.position.load(Ordering::Relaxed);
+        let _ = self.cell.loaded_at.compare_exchange(UNKNOWN_OFFSET, position, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether the record was appended since the loop was first loaded in this ownership: no earlier owner has read it,
+    /// unless it does not know yet that it has lost the lane.
+    pub fn is_ours_alone(&self, offset: i64) -> bool {
+        let loaded_at = self.cell.loaded_at.load(Ordering::Relaxed);
+        loaded_at != UNKNOWN_OFFSET && offset >= loaded_at
     }
 
     fn take(&mut self) -> Result<Option<LaneEvent>, LaneFault> {
@@ -213,6 +224,7 @@ impl LaneCell {
             position: AtomicI64::new(UNKNOWN_OFFSET),
             stored: AtomicI64::new(UNKNOWN_OFFSET),
             log_end: AtomicI64::new(UNKNOWN_OFFSET),
+            loaded_at: AtomicI64::new(UNKNOWN_OFFSET),
             halted: Mutex::new(None),
             condemned: OnceLock::new(),
             condemnation: CancellationToken::new(),

@@ -116,7 +116,7 @@ impl Lanes {
             let cell = Arc::new(LaneCell::new(*lane));
             let before = state.leftovers.remove(lane);
             let supervised = self.supervise(Arc::clone(&cell), assignment);
-            let ended = EndBell { table: Arc::clone(&self.table), lane: *lane };
+            let ended = EndBell { table: Arc::clone(&self.table), cell: Arc::clone(&cell) };
             let task = self.runtime.spawn(async move {
                 let _ended = ended;
                 if let Some(before) = before {
@@ -273,13 +273,16 @@ impl Table {
 /// Rings when a lane's task has ended, however it ended.
 struct EndBell {
     table: Arc<Table>,
-    lane: Lane,
+    cell: Arc<LaneCell>,
 }
 
 impl Drop for EndBell {
     fn drop(&mut self) {
         let Ok(mut state) = self.table.state.lock() else { return };
-        if let Some(entry) = state.owned.get_mut(&self.lane) {
+        // A task that overran its drain may end when the lane is owned anew.
+        if let Some(entry) = state.owned.get_mut(&self.cell.lane)
+            && Arc::ptr_eq(&entry.cell, &self.cell)
+        {
             entry.ended = true;
         }
         self.table.ended.notify_all();

@@ -29,7 +29,8 @@ const FULL_QUEUE_LOOK: Duration = Duration::from_millis(20);
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
 /// How long the question for a topic may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// Pause before the next attempt to make a producer, which fails only for lack of threads or memory.
+/// Pause before the next attempt to make a producer, which fails only for lack of threads or memory, and least time from the
+/// making of one to the making of the next.
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 /// How often a publisher without a broker looks for one, and how long each look may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,6 +73,7 @@ struct News {
 
 struct DeliveryContext {
     number: u64,
+    made: Instant,
     news: Arc<News>,
     shared: Weak<Shared>,
 }
@@ -196,7 +198,7 @@ impl ReceiptState {
 impl Generation {
     fn new(settings: &KafkaSettings, number: u64, shared: Weak<Shared>) -> Result<Self, KafkaError> {
         let news = Arc::new(News::default());
-        let context = DeliveryContext { number, news: Arc::clone(&news), shared };
+        let context = DeliveryContext { number, made: Instant::now(), news: Arc::clone(&news), shared };
         let producer = settings.producer().create_with_context(context)?;
         Ok(Self { number, news, brokers: Brokers::new(&settings.brokers), producer: Some(producer) })
     }
@@ -317,7 +319,10 @@ impl DeliveryContext {
         tracing::error!(reason, "the producer met a fatal error and is made anew");
         metrics::PUBLISHER_REPLACED.add(1, &[]);
         let (news, shared) = (Arc::clone(&self.news), Arc::downgrade(shared));
+        // A producer that breaks as soon as it is made (it is not allowed to write) is not made as fast as the broker refuses.
+        let pause = REPLACE_PAUSE.saturating_sub(self.made.elapsed());
         let replacing = move || {
+            std::thread::sleep(pause);
             while let Some(shared) = shared.upgrade()
                 && let Err(error) = shared.replace(&news)
             {

@@ -71,7 +71,7 @@ pub async fn run<B: Business>(
 ) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
     let store = Store::connect(settings.redis.settings(names.service, &instance)?).await.context("connect to Redis")?;
-    store.check(settings.redis.allow_unsafe_fsync).await.map_err(|error| match error {
+    store.check(names.service, settings.redis.allow_unsafe_fsync).await.map_err(|error| match error {
         redis_txn::CheckError::Unsafe(_) => anyhow::Error::new(BadConfiguration(error.to_string())),
         redis_txn::CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
     })?;

@@ -18,4 +18,4 @@ pub use crate::plan::{
 };
 pub use crate::progress::{Progress, Task, repeat_keys};
 pub use crate::runner::Participant;
-pub use crate::values::{Values, read};
+pub use crate::values::{Values, read, unreadable};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use event_stream::HaltReason;
+use event_stream::{HaltReason, MAX_PAYLOAD_BYTES};
 use proto::{DecodeError, Wire};
 use redis_txn::Unread;
 use saga_core::ids::{Direction, Lane, Ordinal, SagaId, Starter};
@@ -96,6 +96,11 @@ impl Entry {
 
     /// Reads a record's value. `Err` for a format that this program does not know: the lane must halt before it.
     pub fn decode(lane: Lane, offset: i64, payload: &[u8]) -> Result<Self, HaltReason> {
+        // Its reply would have room in no record: nobody of ours has sent it.
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            let why = format!("it has {} bytes, more than {MAX_PAYLOAD_BYTES}", payload.len());
+            return Ok(Self { offset, work: Work::Unusable { why } });
+        }
         let work = match CommandRecord::decode(payload) {
             Ok(CommandRecord::Command(command)) if command.ordinal.lane != lane => {
                 Work::Unusable { why: format!("a command of lane {} in lane {lane}", command.ordinal.lane) }

@@ -116,7 +116,7 @@ enum Flow {
 impl<'a, B: Business> LaneLoop<'a, B> {
     async fn load(participant: &'a Participant<B>, mut lane: OwnedLane) -> Result<Self, LaneFault> {
         let key = lane_key(lane.lane());
-        let value = participant.store.read(std::slice::from_ref(&key)).await.map_err(restart)?;
+        let value = participant.store.read(std::slice::from_ref(&key)).await.map_err(store_failed)?;
         let stored = match value.into_iter().next().flatten() {
             None => None,
             Some(bytes) => Some(ParticipantLane::decode(&bytes).map_err(|cause| unreadable(&key, &cause))?),
@@ -204,7 +204,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
     /// Answers records below *next* once more, from their step records.
     async fn repeat_some(&mut self, entries: &[Entry], hops: &[Hop]) -> Result<Flow, LaneFault> {
         let keys = repeat_keys(entries);
-        let found = self.participant.store.read(&keys).await.map_err(restart)?;
+        let found = self.participant.store.read(&keys).await.map_err(store_failed)?;
         let mut values: BTreeMap<String, Bytes> =
             keys.into_iter().zip(found).filter_map(|(key, value)| Some((key, value?))).collect();
         let repeated = self.progress.repeat(entries, &mut values).map_err(|fault| match fault {
@@ -233,10 +233,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
                 let tries = self.progress.panicked(Arc::unwrap_or_clone(chunk), hops);
                 if tries < MAX_TRIES { Ok(Flow::Go) } else { self.set_aside(why).await }
             }
-            Err(CommitError::WrongType(key)) => {
-                Err(HaltReason::Corrupt(format!("key {key} holds another type of value")).into())
-            }
-            Err(cause) => Err(restart(cause)),
+            Err(cause) => Err(store_failed(cause)),
         }
     }
 
@@ -352,7 +349,7 @@ impl<'a, B: Business> LaneLoop<'a, B> {
                 Some(reason) => Err(reason.clone().into()),
             },
             Some(Ok(Verdict::Fenced { next })) => Err(self.fenced(chunk.first, next)),
-            Some(Err(cause)) => Err(restart(cause)),
+            Some(Err(cause)) => Err(store_failed(cause)),
         }
     }
 
@@ -403,6 +400,14 @@ async fn front(unacknowledged: &mut VecDeque<Unacknowledged>) -> Result<i64, Lan
 
 fn restart(cause: impl ToString) -> LaneFault {
     LaneFault::Restart(cause.to_string())
+}
+
+/// A value that cannot be ours is not passed by, however often it is read; the rest may be better next time.
+fn store_failed(cause: CommitError) -> LaneFault {
+    match cause {
+        CommitError::WrongType(key) => HaltReason::Corrupt(format!("key {key} holds another type of value")).into(),
+        cause => restart(cause),
+    }
 }
 
 fn unreadable(key: &str, cause: &DecodeError) -> LaneFault {

@@ -21,10 +21,15 @@ pub trait Values {
 /// Reads a key and decodes it; what cannot be decoded is a [`Fault`] that names the key.
 pub fn read<T: Wire>(values: &mut dyn Values, key: &str) -> Result<Option<T>, Fault> {
     let Some(bytes) = values.get(key)? else { return Ok(None) };
-    match T::decode(&bytes) {
-        Ok(value) => Ok(Some(value)),
-        Err(cause @ DecodeError::Malformed { .. }) => Err(Fault::Corrupt(format!("key {key}: {cause}"))),
-        Err(cause @ DecodeError::UnknownFormat { .. }) => Err(Fault::UnknownFormat(format!("key {key}: {cause}"))),
+    T::decode(&bytes).map(Some).map_err(|cause| unreadable(&format!("key {key}"), &cause))
+}
+
+/// What it means that a stored value cannot be decoded: it is damaged, or a later program has written it.
+pub fn unreadable(what: &str, cause: &DecodeError) -> Fault {
+    let why = format!("{what}: {cause}");
+    match cause {
+        DecodeError::Malformed { .. } => Fault::Corrupt(why),
+        DecodeError::UnknownFormat { .. } => Fault::UnknownFormat(why),
     }
 }
 

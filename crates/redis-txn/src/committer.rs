@@ -11,7 +11,7 @@ use service_kit::backoff::Backoff;
 use telemetry::stages::{self, Stage};
 
 use crate::args::Settings;
-use crate::connection::{Exec, Failure, Private, Server, first_error, pipeline, read_exec, string};
+use crate::connection::{Exec, Failure, Private, Server, first_error, is_foreign, pipeline, read_exec, string};
 use crate::plan::{Overlay, apply_in_order};
 use crate::queue::Shared;
 use crate::store::STORE_ID_KEY;
@@ -275,7 +275,7 @@ impl Committer {
         first_error(&replies)?;
         for (key, reply) in missing.iter().zip(replies) {
             // A string has come into being since MGET: then EXEC will abort.
-            if !matches!(&reply, Value::SimpleString(kind) if kind == "none" || kind == "string") {
+            if is_foreign(&reply) {
                 self.overlay.mark_foreign(key);
             }
         }

@@ -229,6 +229,11 @@ pub(crate) fn string(value: Value) -> Option<Bytes> {
     }
 }
 
+/// Whether a reply of TYPE names something that is no string.
+pub(crate) fn is_foreign(kind: &Value) -> bool {
+    !matches!(kind, Value::SimpleString(kind) if kind == "none" || kind == "string")
+}
+
 fn is_about_passwords(error: &redis::ServerError) -> bool {
     [NO_AUTH, WRONG_PASSWORD].contains(&error.code())
         || error.details().is_some_and(|details| details.contains(NO_PASSWORD_THERE))

@@ -319,7 +319,9 @@ impl State {
         let rest_share = self.queues[REST].entries.len().min(room.transactions / REST_SHARE);
         let mut left = Left { room, batch };
         // Lanes that are more than half full first, down to half; then what was kept for requests meanwhile.
+        let rest_keys = if rest_share > 0 { room.watched_keys / REST_SHARE } else { 0 };
         left.room.transactions -= rest_share;
+        left.room.watched_keys -= rest_keys;
         let mut hurried = 0;
         for step in 0..count {
             let place = (self.turn + step) % count;
@@ -329,11 +331,13 @@ impl State {
             }
         }
         left.room.transactions += rest_share;
+        left.room.watched_keys += rest_keys;
         if hurried > 0 {
             left.take(&mut self.queues[REST], rest_share);
         }
-        // Then all in turn, with equal shares.
-        let mut next = self.turn;
+        // Then all in turn, with equal shares. The next batch begins behind the one that came first in this one: so everybody
+        // comes first some time, also those for whose keys there was no room.
+        let mut first = None;
         loop {
             let active = self.queues.iter().filter(|queue| !queue.entries.is_empty()).count();
             if active == 0 || left.room.transactions == 0 {
@@ -345,7 +349,7 @@ impl State {
                 let place = (self.turn + step) % count;
                 let got = left.take(&mut self.queues[place], share);
                 if got > 0 {
-                    next = place + 1;
+                    first.get_or_insert(place);
                 }
                 taken += got;
             }
@@ -353,7 +357,7 @@ impl State {
                 break;
             }
         }
-        self.turn = next % count;
+        self.turn = first.map_or(self.turn, |place| place + 1) % count;
         self.waiting -= batch.len() - before;
     }
 }

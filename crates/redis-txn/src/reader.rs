@@ -4,7 +4,7 @@ use bytes::Bytes;
 use redis::{Pipeline, Value};
 use tokio::sync::Mutex;
 
-use crate::connection::{Connection, Failure, Server, ask, first_error, pipeline, string};
+use crate::connection::{Connection, Failure, Server, ask, first_error, is_foreign, pipeline, string};
 use crate::error::CommitError;
 use crate::store::{STORE_ID_KEY, unavailable};
 
@@ -35,20 +35,43 @@ impl Reader {
         let mut values = Vec::with_capacity(keys.len());
         for keys in keys.chunks(KEYS_PER_READ) {
             let mut commands = pipeline();
-            commands.cmd("MGET");
-            keys.iter().for_each(|key| {
-                commands.arg(key);
-            });
+            // MGET shows a key of another type as missing, EXISTS counts it: as in the committer.
+            for command in ["MGET", "EXISTS"] {
+                commands.cmd(command).arg(keys);
+            }
             commands.cmd("GET").arg(STORE_ID_KEY);
             let mut replies = self.ask(&commands).await?;
             first_error(&replies).map_err(unavailable)?;
             self.server.trust().check_id(replies.pop()).map_err(unavailable)?;
-            let Some(Value::Array(part)) = replies.pop() else {
-                return Err(CommitError::Unavailable("a reply of another shape to MGET".to_owned()));
+            let (Some(Value::Int(existing)), Some(Value::Array(part))) = (replies.pop(), replies.pop()) else {
+                return Err(CommitError::Unavailable("replies of another shape to MGET and EXISTS".to_owned()));
             };
-            values.extend(part.into_iter().map(string));
+            let part: Vec<Option<Bytes>> = part.into_iter().map(string).collect();
+            if usize::try_from(existing) != Ok(part.iter().flatten().count()) {
+                self.refuse_foreign(keys, &part).await?;
+            }
+            values.extend(part);
         }
         Ok(values)
+    }
+
+    /// Nothing is missing that is there as a hash, a set or a list. (A string may have come or gone since MGET.)
+    async fn refuse_foreign(&self, keys: &[String], values: &[Option<Bytes>]) -> Result<(), CommitError> {
+        let missing: Vec<&String> =
+            keys.iter().zip(values).filter(|(_, value)| value.is_none()).map(|(key, _)| key).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut commands = pipeline();
+        for key in &missing {
+            commands.cmd("TYPE").arg(key);
+        }
+        let replies = self.ask(&commands).await?;
+        first_error(&replies).map_err(unavailable)?;
+        match missing.iter().zip(&replies).find(|(_, kind)| is_foreign(kind)) {
+            Some((key, _)) => Err(CommitError::WrongType((*key).clone())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn scan(&self, prefix: &str, cursor: u64) -> Result<(u64, Vec<String>), CommitError> {

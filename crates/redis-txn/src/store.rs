@@ -24,6 +24,9 @@ use crate::{bulk, check};
 /// The key of the data set's random id.
 pub const STORE_ID_KEY: &str = "store:id";
 
+/// The key that names the service whose data set it is.
+const OWNER_KEY: &str = "store:owner";
+
 /// How long each question of a start is asked again: a Redis that was just started, or loads its data, gets that time.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -77,10 +80,20 @@ impl Store {
     /// `no-appendfsync-on-rewrite no`; each failure is one sentence that says what to set.
     ///
     /// `allow_unsafe_fsync` lets the last three pass: for tests, and for those who can live with lost data.
+    ///
+    /// The data set must be that of `service`, or nobody's, and is that service's from now on: two that share one would take
+    /// each other's lanes for their own.
+    ///
     /// A store that does not answer is asked again for up to 30 s.
-    pub async fn check(&self, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
+    pub async fn check(&self, service: &str, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
         let is_away = |error: &CheckError| matches!(error, CheckError::Store(CommitError::Unavailable(_)));
-        patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await
+        patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await?;
+        let owner = self.remember(OWNER_KEY, service).await?;
+        if owner == service {
+            return Ok(());
+        }
+        let fault = format!("give {service} a Redis of its own: this one holds the data of {owner}");
+        Err(CheckError::Unsafe(vec![fault]))
     }
 
     /// The random id of this data set, made when it is first asked for (`store:id`). From then on this handle believes no
@@ -133,7 +146,7 @@ impl Store {
 
     /// Plain MGET on a shared connection that is never used for WATCH.
     ///
-    /// Up to 1 000 keys are one atomic look; more are read in pieces. A key of another type reads as `None`.
+    /// Up to 1 000 keys are one atomic look; more are read in pieces. A key of another type is an error, not `None`.
     pub async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CommitError> {
         self.inner.reader.read(keys).await
     }

@@ -113,7 +113,7 @@ async fn while_it_loads_its_data_everybody_waits() {
     let lane = nothing_false(&store, "it loads").await;
     // A process that starts meanwhile waits too, from the moment on at which it is let in.
     let newcomer = connect(settings(&address, "newcomer")).await;
-    in_time(newcomer.check(false)).await.unwrap();
+    in_time(newcomer.check("test", false)).await.unwrap();
     assert_eq!(in_time(newcomer.id()).await.unwrap(), store.id().await.unwrap());
     let server = in_time(restarting).await.unwrap();
     all_is_well(&store, lane, "it loads").await;

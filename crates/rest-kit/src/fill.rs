@@ -1,11 +1,18 @@
 //! Fills a store with many rows, for `batch_init`.
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use serde_json::json;
 
 use crate::answer::Answer;
 use crate::idempotency::{Keyed, Outcome, Recorded, RequestKey, of_record};
+
+/// Rows in one transaction: long enough to be cheap, short enough not to hold up others.
+const ROWS_PER_CHUNK: usize = 500;
+/// Chunks that wait for their EXEC at once; the committer takes them together.
+const CHUNKS_UNDER_WAY: usize = 4;
 
 /// Writes the rows, and the last one in the EXEC that records the answer: a request that comes again after its answer was
 /// recorded writes nothing over what has changed since, and one whose record is missing was not whole and writes all of it
@@ -21,18 +28,58 @@ pub async fn fill(
     {
         return Ok(answer);
     }
-    let (mut rows, mut last) = (rows.peekable(), None);
-    let all_but_last = std::iter::from_fn(|| {
-        let row = rows.next()?;
-        if rows.peek().is_some() {
-            return Some(row);
+    let mut rows = rows.peekable();
+    let (mut under_way, mut written, mut last) = (FuturesUnordered::new(), 0, None);
+    loop {
+        while under_way.len() < CHUNKS_UNDER_WAY && last.is_none() && rows.peek().is_some() {
+            let mut chunk: Vec<_> = rows.by_ref().take(ROWS_PER_CHUNK).collect();
+            if rows.peek().is_none() {
+                last = chunk.pop();
+            }
+            under_way.push(write(requests, Chunk { rows: chunk, record: key.as_ref().map(|key| key.record.clone()) }));
         }
-        last = Some(row);
-        None
-    });
-    let written = store.bulk_set(all_but_last).await? + u64::from(last.is_some());
+        match under_way.next().await {
+            Some(count) => written += count?,
+            None => break,
+        }
+    }
+    written += u64::from(last.is_some());
     let answer = Answer::json(&json!({ "msg": format!("{written} {what} written") }));
     requests.run(Keyed::new(LastRow(last), key, move |()| answer.clone())).await
+}
+
+/// Answers how many rows it were.
+async fn write(requests: &Queue, chunk: Chunk) -> Result<u64, CommitError> {
+    let count = chunk.rows.len() as u64;
+    requests.run(chunk).await.map(|()| count)
+}
+
+/// Some rows, written whatever is there. In transactions, although nobody else writes with them: one whose answer is lost is
+/// known to have happened or never to happen, while a plain write may arrive when its rows have been changed by others.
+struct Chunk {
+    rows: Vec<(String, Bytes)>,
+    /// Where the answer is recorded: once it is, the filling is over, whoever has done it.
+    record: Option<String>,
+}
+
+impl Transaction for Chunk {
+    type Outcome = ();
+
+    fn keys(&self, keys: &mut Vec<String>) {
+        keys.extend(self.record.clone());
+    }
+
+    fn apply(&mut self, view: &mut View<'_>) -> Result<(), Unread> {
+        if let Some(record) = &self.record
+            && view.get(record)?.is_some()
+        {
+            return Ok(());
+        }
+        for (key, value) in &self.rows {
+            view.set(key.clone(), value.clone());
+        }
+        Ok(())
+    }
 }
 
 /// The answer that was given before, or why the key cannot be used.
@@ -72,7 +119,7 @@ mod tests {
     }
 
     fn key(name: &str) -> RequestKey {
-        RequestKey { record: format!("idem:POST /fill {name}"), fingerprint: 1, hour: 7 }
+        RequestKey { record: format!("idem:POST /fill {name}"), fingerprint: 1, hour: 7, begun: None }
     }
 
     async fn texts(store: &Store, keys: &[&str]) -> Vec<Option<String>> {
@@ -98,10 +145,14 @@ mod tests {
         let new = || Some("new".to_owned());
         assert_eq!(texts(&store, &["row:0", "row:1", "row:2"]).await, [new(), new(), new()]);
 
+        // A filling that stood still while another with its key was answered writes nothing over what came after that.
+        let late = Chunk { rows: rows(3, "late").collect(), record: Some(key("a").record) };
+        requests.run(late).await.unwrap();
+        assert_eq!(texts(&store, &["row:0"]).await, [new()]);
+
         // The process ends between the rows and the record: the filling is not whole, and nobody takes it for whole.
         store.shutdown().await;
         assert!(fill(&store, &requests, rows(3, "last"), ("rows", Some(key("b")))).await.is_err());
-        let last = Some("last".to_owned());
-        assert_eq!(texts(&store, &["row:1", "row:2", &key("b").record]).await, [last, new(), None]);
+        assert_eq!(texts(&store, &["row:1", "row:2", &key("b").record]).await, [new(), new(), None]);
     }
 }

@@ -168,7 +168,8 @@ impl ResultsLane {
         let lanes = world.process(STARTER, self.worker).lanes.clone();
         let tenure = lanes.tenure(self.lane);
         for entry in entries {
-            let open = Open { saga: entry.start.saga, subject: entry.subject.as_str().into(), since };
+            let open =
+                Open { saga: entry.start.saga, subject: entry.subject.as_str().into(), since, is_delivered: false };
             lanes.remember(self.lane, tenure, entry.start.ordinal.sequence, open);
         }
     }
@@ -250,8 +251,8 @@ impl ResultsLane {
     fn committed(&mut self, world: &mut World, outcome: Result<BatchOutcome, CommitError>) -> Result<Did, Stop> {
         let Some((_, told, next)) = self.running.take() else { return Ok(Did::Nothing) };
         let fates = match outcome {
-            Ok(BatchOutcome::Committed { fates, corrupt: None }) => fates,
-            Ok(BatchOutcome::Committed { corrupt: Some(why), .. }) => return Err(Stop::Halt(why)),
+            Ok(BatchOutcome::Committed { fates, halt: None }) => fates,
+            Ok(BatchOutcome::Committed { halt: Some(why), .. }) => return Err(Stop::Halt(why.to_string())),
             Ok(BatchOutcome::Fenced { found }) => {
                 world.coverage.count("starters fenced", 1);
                 return Err(Stop::Restart(format!("fenced: expected {}, found {found}", self.position)));

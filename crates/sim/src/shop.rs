@@ -7,7 +7,7 @@ use order_svc::store::{decode, encode, order_key};
 use redis_txn::{Unread, View};
 use saga_core::ids::{Ordinal, SagaId};
 use saga_core::record::{SagaResult, UndoNotice};
-use starter::{Application, Business, Decision, Plan};
+use starter::{Application, Business, Decision, Plan, unreadable};
 
 /// A request to check an order out.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ fn change(view: &mut View<'_>, order: &str, change: impl FnOnce(&mut Order) -> A
     let Some(bytes) = view.get(&key)? else { return Ok(Application::NotCurrent) };
     let mut order = match decode(&bytes) {
         Ok(order) => order,
-        Err(error) => return Ok(Application::Corrupt(error.to_string())),
+        Err(error) => return Ok(Application::Unreadable(unreadable(&key, &error))),
     };
     Ok(match change(&mut order) {
         Applied::NotCurrent => Application::NotCurrent,

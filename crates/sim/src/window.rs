@@ -164,7 +164,8 @@ impl Window {
         let lanes = world.process(STARTER, self.worker).lanes.clone();
         let mut elsewhere = Vec::new();
         for entry in &pending {
-            let open = Open { saga: entry.start.saga, subject: entry.subject.as_str().into(), since };
+            let open =
+                Open { saga: entry.start.saga, subject: entry.subject.as_str().into(), since, is_delivered: false };
             if !lanes.remember(self.lane, self.tenure, entry.start.ordinal.sequence, open) {
                 elsewhere.push(entry.start.saga);
             }

@@ -42,11 +42,14 @@ pub(crate) async fn act(brokers: &str, action: Action) -> anyhow::Result<()> {
     if found.is_cut {
         eprintln!("there are more than {MAX_RECORDS} records: only the first ones are looked at");
     }
-    let records = distinct(found.records.iter().map(|(_, record)| &*record.payload))?;
+    let Records { known: records, unknown } = distinct(found.records.iter().map(|(_, record)| &*record.payload));
     match action {
         Action::List => {
             records.iter().for_each(|(id, record)| println!("{id}  {} bytes  {}", record.payload.len(), record.reason));
             println!("{} records", records.len());
+            if unknown > 0 {
+                println!("{unknown} more are none of ours: somebody else, or a later program, writes to {QUARANTINE}");
+            }
         }
         Action::Show { id } => print!("{}", describe(&id, find(&records, &id)?)),
         Action::Retry { id } => {
@@ -63,22 +66,37 @@ pub(crate) async fn act(brokers: &str, action: Action) -> anyhow::Result<()> {
 pub async fn quarantined(brokers: &str) -> anyhow::Result<BTreeMap<String, u64>> {
     let found = survey(&KafkaSettings::new(brokers, "quarantine"), QUARANTINE, MAX_RECORDS, READ_DEADLINE).await?;
     ensure!(!found.is_cut, "more than {MAX_RECORDS} records lie in the quarantine");
-    let records = distinct(found.records.iter().map(|(_, record)| &*record.payload))?;
+    let Records { known, unknown } = distinct(found.records.iter().map(|(_, record)| &*record.payload));
+    ensure!(unknown == 0, "{unknown} records of the quarantine cannot be read");
     let mut counts = BTreeMap::new();
-    for record in records.into_values() {
+    for record in known.into_values() {
         *counts.entry(record.topic).or_default() += 1;
     }
     Ok(counts)
 }
 
+/// What lies in the quarantine.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Records {
+    /// By id.
+    known: BTreeMap<String, Quarantined>,
+    /// How many cannot be read themselves.
+    unknown: u64,
+}
+
 /// A record that was set aside again after a takeover is there twice, with the same id.
-fn distinct<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> anyhow::Result<BTreeMap<String, Quarantined>> {
-    let mut records = BTreeMap::new();
+fn distinct<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> Records {
+    let mut records = Records::default();
     for payload in payloads {
-        let record = Quarantined::decode(payload).context("read a record of the quarantine")?;
-        records.insert(format!("{}/{}/{}", record.topic, record.partition, record.offset), record);
+        match Quarantined::decode(payload) {
+            Ok(record) => {
+                let id = format!("{}/{}/{}", record.topic, record.partition, record.offset);
+                records.known.insert(id, record);
+            }
+            Err(_) => records.unknown += 1,
+        }
     }
-    Ok(records)
+    records
 }
 
 fn find<'a>(records: &'a BTreeMap<String, Quarantined>, id: &str) -> anyhow::Result<&'a Quarantined> {
@@ -130,8 +148,10 @@ mod tests {
 
     #[test]
     fn a_record_that_was_set_aside_twice_is_shown_once() {
-        let encoded = [record(7, "no envelope").encode(), record(7, "no envelope").encode(), record(8, "x").encode()];
-        let records = distinct(encoded.iter().map(|bytes| &**bytes)).unwrap();
+        let twice = record(7, "no envelope").encode();
+        let encoded = [twice.clone(), "rubbish".into(), twice, record(8, "x").encode()];
+        let Records { known: records, unknown } = distinct(encoded.iter().map(|bytes| &**bytes));
+        assert_eq!(unknown, 1, "what cannot be read itself hides nothing");
         assert_eq!(records.keys().collect::<Vec<_>>(), ["saga.inbox/3/7", "saga.inbox/3/8"]);
         let text = describe("saga.inbox/3/7", find(&records, "saga.inbox/3/7").unwrap());
         assert!(text.contains("no envelope") && text.contains("2 bytes: 01ff") && text.contains("traceparent: 00-x"));

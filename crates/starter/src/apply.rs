@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use event_stream::HaltReason;
 use proto::Wire;
 use redis_txn::{Transaction, Unread, View};
 use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
@@ -10,7 +11,7 @@ use saga_core::starter::{PendingStart, StarterLane};
 use telemetry::context;
 use tracing::Span;
 
-use crate::business::{Application, Business};
+use crate::business::{Application, Business, unreadable};
 use crate::keys::{lane_key, pending_key};
 use crate::lanes::Open;
 use crate::start::read_lane;
@@ -142,12 +143,12 @@ pub enum BatchOutcome {
         /// That position.
         found: i64,
     },
-    /// One fate per result, in order. With `corrupt`, only those before it, and the lane stands there.
+    /// One fate per result, in order. With `halt`, only those before it, and the lane stands there.
     Committed {
         /// What became of each.
         fates: Vec<Fate>,
         /// Why the rest could not be applied.
-        corrupt: Option<String>,
+        halt: Option<HaltReason>,
     },
 }
 
@@ -174,27 +175,27 @@ impl<B: Business> Transaction for ResultBatch<B> {
     fn apply(&mut self, view: &mut View<'_>) -> Result<Self::Outcome, Unread> {
         let mut lane = match read_lane(view, self.lane)? {
             Ok(lane) => lane.unwrap_or_default(),
-            Err(corrupt) => return Ok(BatchOutcome::Committed { fates: Vec::new(), corrupt: Some(corrupt) }),
+            Err(reason) => return Ok(BatchOutcome::Committed { fates: Vec::new(), halt: Some(reason) }),
         };
         if lane.results_next != self.expected {
             return Ok(BatchOutcome::Fenced { found: lane.results_next });
         }
         lane.results_next = self.next;
         let mut fates = Vec::with_capacity(self.results.len());
-        let mut corrupt = None;
+        let mut halt = None;
         for incoming in &self.results {
             match self.apply_one(view, &mut lane, incoming)? {
                 Ok(fate) => fates.push(fate),
-                Err(why) => {
+                Err(reason) => {
                     // What came before stays applied; the lane stands at the record that cannot be applied.
                     lane.results_next = incoming.offset;
-                    corrupt = Some(why);
+                    halt = Some(reason);
                     break;
                 }
             }
         }
         view.set(lane_key(self.lane), lane.encode());
-        Ok(BatchOutcome::Committed { fates, corrupt })
+        Ok(BatchOutcome::Committed { fates, halt })
     }
 }
 
@@ -204,7 +205,7 @@ impl<B: Business> ResultBatch<B> {
         view: &mut View<'_>,
         lane: &mut StarterLane,
         incoming: &Incoming,
-    ) -> Result<Result<Fate, String>, Unread> {
+    ) -> Result<Result<Fate, HaltReason>, Unread> {
         let ordinal = incoming.news.ordinal();
         let sequence = ordinal.sequence;
         if let Some(why) = self.ignore(lane, ordinal) {
@@ -213,12 +214,14 @@ impl<B: Business> ResultBatch<B> {
         let (saga, subject) = match &incoming.known {
             Some(open) => (open.saga, open.subject.clone()),
             None => {
-                let Some(bytes) = view.get(&pending_key(self.lane, sequence))? else {
-                    return Ok(Err(format!("sequence {sequence} has not ended, but its pending entry is missing")));
+                let key = pending_key(self.lane, sequence);
+                let Some(bytes) = view.get(&key)? else {
+                    let why = format!("sequence {sequence} has not ended, but its pending entry is missing");
+                    return Ok(Err(HaltReason::Corrupt(why)));
                 };
                 match PendingStart::decode(&bytes) {
                     Ok(pending) => (pending.start.saga, pending.subject.into()),
-                    Err(error) => return Ok(Err(error.to_string())),
+                    Err(error) => return Ok(Err(unreadable(&key, &error))),
                 }
             }
         };
@@ -232,7 +235,7 @@ impl<B: Business> ResultBatch<B> {
         let fate = match applied {
             Application::Applied => Fate::Applied,
             Application::NotCurrent => Fate::Ignored(Ignored::NotCurrent),
-            Application::Corrupt(why) => return Ok(Err(why)),
+            Application::Unreadable(reason) => return Ok(Err(reason)),
         };
         if let News::Ended(_) = incoming.news {
             lane.ended.insert(sequence);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use event_stream::HaltReason;
+use proto::DecodeError;
 use redis_txn::{Unread, View};
 use saga_core::ids::{Ordinal, SagaId};
 use saga_core::record::{SagaResult, UndoNotice};
@@ -35,8 +37,17 @@ pub enum Application {
     Applied,
     /// The subject does not wait for this saga (any more): nothing was written.
     NotCurrent,
-    /// What is stored cannot be read; nothing was written, and the lane halts.
-    Corrupt(String),
+    /// What is stored cannot be read; nothing was written, and the lane halts for this reason ([`unreadable`]).
+    Unreadable(HaltReason),
+}
+
+/// Why a lane halts at a stored value that cannot be read: it is damaged, or a later program has written it.
+pub fn unreadable(key: &str, error: &DecodeError) -> HaltReason {
+    let why = format!("{key}: {error}");
+    match error {
+        DecodeError::Malformed { .. } => HaltReason::Corrupt(why),
+        DecodeError::UnknownFormat { .. } => HaltReason::UnknownFormat(why),
+    }
 }
 
 /// The business half of a starter. All functions are pure and total: they may run several times for one request, and

@@ -84,6 +84,9 @@ fn close<B: Business>(
     }
 }
 
+/// Bounds the windows that are under way; a probe has none.
+type Permit = Option<Arc<tokio::sync::OwnedSemaphorePermit>>;
+
 /// How the starts of a window are sent.
 #[derive(Clone, Copy)]
 enum Delivery {
@@ -98,12 +101,11 @@ fn spawn<B: Business>(
     lane: Lane,
     members: Vec<Member<B::Request>>,
     delivery: Delivery,
-    permit: Option<Arc<tokio::sync::OwnedSemaphorePermit>>,
+    permit: Permit,
 ) {
     let shared_for_task = shared.clone();
     shared.tasks.spawn(async move {
-        run(&shared_for_task, lane, members, delivery).await;
-        drop(permit);
+        run(&shared_for_task, lane, members, delivery, permit).await;
     });
 }
 
@@ -111,10 +113,16 @@ fn spawn<B: Business>(
 ///
 /// A member that makes the code panic takes its window along: nothing of it was written, so it is carried through again in
 /// halves, until that member stands alone and fails alone.
-async fn run<B: Business>(shared: &Shared<B>, lane: Lane, members: Vec<Member<B::Request>>, delivery: Delivery) {
+async fn run<B: Business>(
+    shared: &Shared<B>,
+    lane: Lane,
+    members: Vec<Member<B::Request>>,
+    delivery: Delivery,
+    mut permit: Permit,
+) {
     let mut parts = vec![members.into_iter().map(Arc::new).collect::<Vec<_>>()];
     while let Some(part) = parts.pop() {
-        match carry(shared, lane, part.clone(), delivery).await {
+        match carry(shared, lane, part.clone(), delivery, &mut permit).await {
             Err(StartError::Commit(CommitError::Panicked(why))) if part.len() > 1 => {
                 events::window_panicked(lane, part.len(), &why);
                 let (first, second) = part.split_at(part.len() / 2);
@@ -132,6 +140,7 @@ async fn carry<B: Business>(
     lane: Lane,
     members: Vec<Arc<Member<B::Request>>>,
     delivery: Delivery,
+    permit: &mut Permit,
 ) -> Result<(), StartError> {
     let (begun, tenure) = (Instant::now(), shared.lanes.tenure(lane));
     let sagas: Vec<SagaId> = members.iter().map(|member| member.saga).collect();
@@ -169,14 +178,33 @@ async fn carry<B: Business>(
     }
     events::window_committed(lane, [pending.len(), joined, answered, abandoned], committed - begun);
     if !pending.is_empty() {
-        let records = publish::records(&shared.inbox, pending);
-        match delivery {
-            Delivery::Repeated => publish::deliver(&shared.publisher, records).await,
-            Delivery::Once => publish::try_once(&shared.publisher, records).await,
-        }
+        deliver(shared, lane, pending, delivery, permit).await;
         events::window_delivered(committed.elapsed());
     }
     Ok(())
+}
+
+/// Sends the starts of one EXEC.
+async fn deliver<B: Business>(
+    shared: &Shared<B>,
+    lane: Lane,
+    pending: Vec<PendingStart>,
+    delivery: Delivery,
+    permit: &mut Permit,
+) {
+    let sequences: Vec<u64> = pending.iter().map(|entry| entry.start.ordinal.sequence).collect();
+    let records = publish::records(&shared.inbox, pending);
+    let first = publish::try_once(&shared.publisher, records.clone()).await;
+    match (first, delivery) {
+        (true, _) => {}
+        (false, Delivery::Once) => return,
+        (false, Delivery::Repeated) => {
+            // Those who wait for a window must not wait for a partition that takes nothing.
+            *permit = None;
+            publish::deliver(&shared.publisher, records).await;
+        }
+    }
+    shared.lanes.delivered(lane, sequences);
 }
 
 /// Makes the window's sagas known to the result loop, or sends their requests to read if it is gone.
@@ -191,7 +219,7 @@ fn note_pending<B: Business>(
         let saga = entry.start.saga;
         // First the waiter, then the lane: a result loop that ends meanwhile looks in the other order.
         shared.waiters.at_lane(saga, lane);
-        let open = Open { saga, subject: entry.subject.as_str().into(), since };
+        let open = Open { saga, subject: entry.subject.as_str().into(), since, is_delivered: false };
         if !shared.lanes.remember(lane, tenure, entry.start.ordinal.sequence, open) {
             shared.waiters.elsewhere(saga);
         }

@@ -29,6 +29,8 @@ pub struct Open {
     pub subject: Arc<str>,
     /// Since when this process knows of it.
     pub since: Instant,
+    /// Whether Kafka has acknowledged its start to this process.
+    pub is_delivered: bool,
 }
 
 /// One time of serving a lane, from its load to its loss. Who begins something in one and ends it in the next has
@@ -148,7 +150,21 @@ impl Lanes {
 
     /// Whether a sweep that comes by now is to start a pending saga once more. One that is not remembered always.
     pub fn is_due(&self, lane: Lane, sequence: u64, now: Instant) -> bool {
-        self.recall(lane, sequence).is_none_or(|open| is_due_at(now.saturating_duration_since(open.since)))
+        self.recall(lane, sequence).is_none_or(|open| {
+            let age = now.saturating_duration_since(open.since);
+            if open.is_delivered { is_due_at(age) } else { age >= SWEEP_INTERVAL }
+        })
+    }
+
+    /// The starts of these sagas are in the log.
+    pub fn delivered(&self, lane: Lane, sequences: impl IntoIterator<Item = u64>) {
+        if let Some(state) = self.table().lanes.get_mut(&lane) {
+            for sequence in sequences {
+                if let Some(open) = state.open.get_mut(&sequence) {
+                    open.is_delivered = true;
+                }
+            }
+        }
     }
 
     /// How many sagas are pending in all lanes.
@@ -163,7 +179,8 @@ impl Lanes {
     }
 }
 
-/// At first in each sweep, then in fewer and fewer: a start that the orchestrator cannot stand costs its lane three tries.
+/// A start that was delivered is sent again in fewer and fewer sweeps: one that the orchestrator cannot stand costs its lane
+/// three tries each time.
 fn is_due_at(age: Duration) -> bool {
     let sweeps = age.as_secs() / SWEEP_INTERVAL.as_secs();
     sweeps.is_power_of_two() || (sweeps > 0 && sweeps.is_multiple_of(MAX_SWEEPS_BETWEEN))
@@ -186,7 +203,7 @@ mod tests {
     use super::*;
 
     fn open(since: Instant) -> Open {
-        Open { saga: SagaId(Uuid::nil()), subject: "x".into(), since }
+        Open { saga: SagaId(Uuid::nil()), subject: "x".into(), since, is_delivered: false }
     }
 
     #[test]
@@ -233,6 +250,10 @@ mod tests {
         lanes.enter(Lane(0));
         lanes.remember(Lane(0), lanes.tenure(Lane(0)), 0, open(now));
         assert!(!lanes.is_due(Lane(0), 0, now) && lanes.is_due(Lane(0), 0, now + SWEEP_INTERVAL));
+        let third = now + SWEEP_INTERVAL * 3;
+        assert!(lanes.is_due(Lane(0), 0, third), "it may never have arrived");
+        lanes.delivered(Lane(0), [0, 1]);
+        assert!(!lanes.is_due(Lane(0), 0, third) && lanes.is_due(Lane(0), 0, now + SWEEP_INTERVAL * 4));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use crate::business::{Application, Business, Decision, Plan};
+pub use crate::business::{Application, Business, Decision, Plan, unreadable};
 use crate::lanes::Lanes;
 pub use crate::results::ResultsRunner;
 use crate::start::Member;

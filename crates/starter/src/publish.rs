@@ -40,12 +40,14 @@ pub(crate) async fn send(publisher: &Publisher, records: Vec<Outgoing>) -> Resul
     publisher.send(records).await?.await
 }
 
-/// Sends once; what does not arrive is left to the sweep.
-pub(crate) async fn try_once(publisher: &Publisher, records: Vec<Outgoing>) {
+/// Sends once, and says whether all of it has arrived.
+pub(crate) async fn try_once(publisher: &Publisher, records: Vec<Outgoing>) -> bool {
     let count = records.len();
-    if let Err(error) = send(publisher, records).await {
-        events::delivery_failed(count, &error);
+    let sent = send(publisher, records).await;
+    if let Err(error) = &sent {
+        events::delivery_failed(count, error);
     }
+    sent.is_ok()
 }
 
 /// Sends until all is acknowledged. Cancel-safe: what is left is sent by the lane's next owner, or by the sweep.

@@ -17,7 +17,7 @@ use telemetry::stages::{self, Stage};
 use tracing::Span;
 
 use crate::apply::{BatchOutcome, Fate, Ignored, Incoming, News, ResultBatch};
-use crate::business::Business;
+use crate::business::{Business, unreadable};
 use crate::events::{self, Occasion};
 use crate::keys::{lane_key, pending_key};
 use crate::lanes::{Open, SWEEP_INTERVAL};
@@ -98,7 +98,7 @@ impl<B: Business> ResultsRunner<B> {
     async fn read_lane(&self, lane: Lane) -> Result<Option<StarterLane>, LaneFault> {
         let values = self.shared.store.read(&[lane_key(lane)]).await.map_err(restart)?;
         let Some(bytes) = values.into_iter().next().flatten() else { return Ok(None) };
-        StarterLane::decode(&bytes).map(Some).map_err(unreadable)
+        StarterLane::decode(&bytes).map(Some).map_err(|error| unreadable(&lane_key(lane), &error).into())
     }
 
     /// Sends every pending start again and remembers it.
@@ -109,6 +109,7 @@ impl<B: Business> ResultsRunner<B> {
             events::resent(lane, entries.len(), Occasion::Takeover);
             let records = publish::records(&self.shared.inbox, entries);
             publish::deliver(&self.shared.publisher, records).await;
+            self.shared.lanes.delivered(lane, sequences.iter().copied());
         }
         Ok(())
     }
@@ -132,11 +133,11 @@ impl<B: Business> ResultsRunner<B> {
         self.remember(lane, &unknown);
         events::resent(lane, entries.len(), Occasion::Sweep);
         let records = publish::records(&self.shared.inbox, entries);
-        let publisher = self.shared.publisher.clone();
+        let shared = self.shared.clone();
         // Once only, and the lane goes on meanwhile: the next sweep is the retry.
         self.shared.tasks.spawn(async move {
-            if let Err(error) = publish::send(&publisher, records).await {
-                events::delivery_failed(1, &error);
+            if publish::try_once(&shared.publisher, records).await {
+                shared.lanes.delivered(lane, due);
             }
         });
         Ok(())
@@ -146,7 +147,7 @@ impl<B: Business> ResultsRunner<B> {
         let tenure = self.shared.lanes.tenure(lane);
         for entry in entries {
             let subject = entry.subject.as_str().into();
-            let open = Open { saga: entry.start.saga, subject, since: Instant::now() };
+            let open = Open { saga: entry.start.saga, subject, since: Instant::now(), is_delivered: false };
             self.shared.lanes.remember(lane, tenure, entry.start.ordinal.sequence, open);
         }
     }
@@ -157,9 +158,9 @@ impl<B: Business> ResultsRunner<B> {
         let values = self.shared.store.read(&keys).await.map_err(restart)?;
         let mut entries = Vec::with_capacity(values.len());
         let mut missing = Vec::new();
-        for (sequence, value) in sequences.iter().zip(values) {
+        for ((sequence, key), value) in sequences.iter().zip(&keys).zip(values) {
             match value {
-                Some(bytes) => entries.push(PendingStart::decode(&bytes).map_err(unreadable)?),
+                Some(bytes) => entries.push(PendingStart::decode(&bytes).map_err(|error| unreadable(key, &error))?),
                 None => missing.push(*sequence),
             }
         }
@@ -274,8 +275,8 @@ impl<B: Business> ResultsRunner<B> {
             next,
             results,
         };
-        let (fates, corrupt) = match self.shared.store.lane_queue(lane.0).run(batch).await.map_err(Failure::from)? {
-            BatchOutcome::Committed { fates, corrupt } => (fates, corrupt),
+        let (fates, halt) = match self.shared.store.lane_queue(lane.0).run(batch).await.map_err(Failure::from)? {
+            BatchOutcome::Committed { fates, halt } => (fates, halt),
             BatchOutcome::Fenced { found } => {
                 events::fenced(lane, expected, found);
                 return Err(LaneFault::Restart(format!("fenced: expected {expected}, found {found}")).into());
@@ -287,8 +288,8 @@ impl<B: Business> ResultsRunner<B> {
         for (told, fate) in told.iter().zip(&fates) {
             self.tell(told, *fate);
         }
-        match corrupt {
-            Some(why) => Err(LaneFault::from(HaltReason::Corrupt(why)).into()),
+        match halt {
+            Some(reason) => Err(LaneFault::from(reason).into()),
             None => Ok(next),
         }
     }
@@ -346,13 +347,5 @@ fn ends_sequence(news: &News, fate: Fate) -> bool {
 
 /// The store is away: the stream runs the lane again, after a pause.
 fn restart(error: CommitError) -> LaneFault {
-    LaneFault::Restart(error.to_string())
-}
-
-/// A stored value cannot be read.
-fn unreadable(error: DecodeError) -> LaneFault {
-    match error {
-        DecodeError::Malformed { .. } => HaltReason::Corrupt(error.to_string()).into(),
-        DecodeError::UnknownFormat { .. } => HaltReason::UnknownFormat(error.to_string()).into(),
-    }
+    Failure::from(error).into()
 }

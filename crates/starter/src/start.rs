@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use event_stream::HaltReason;
 use proto::Wire;
 use redis_txn::{STORE_ID_KEY, Transaction, Unread, View};
 use saga_core::ids::{Lane, Ordinal, SagaId, Starter, TraceContext};
@@ -10,7 +11,7 @@ use saga_core::record::{MAX_INPUTS_BYTES, Start};
 use saga_core::starter::{PendingStart, StarterLane};
 use uuid::Uuid;
 
-use crate::business::{Business, Decision};
+use crate::business::{Business, Decision, unreadable};
 use crate::keys::{lane_key, pending_key};
 
 /// One request of a window.
@@ -110,7 +111,7 @@ impl<B: Business> Transaction for WindowTransaction<B> {
         }
         let mut lane = match read_lane(view, self.lane)? {
             Ok(lane) => lane.unwrap_or_default(),
-            Err(corrupt) => return Ok(WindowOutcome::Corrupt(corrupt)),
+            Err(reason) => return Ok(WindowOutcome::Corrupt(reason.to_string())),
         };
         let mut decided = Vec::with_capacity(self.members.len());
         let mut pending = Vec::with_capacity(self.members.len());
@@ -168,7 +169,8 @@ impl<B: Business> WindowTransaction<B> {
 }
 
 /// The lane's value; the inner error says why it cannot be read.
-pub(crate) fn read_lane(view: &mut View<'_>, lane: Lane) -> Result<Result<Option<StarterLane>, String>, Unread> {
-    let Some(bytes) = view.get(&lane_key(lane))? else { return Ok(Ok(None)) };
-    Ok(StarterLane::decode(&bytes).map(Some).map_err(|error| error.to_string()))
+pub(crate) fn read_lane(view: &mut View<'_>, lane: Lane) -> Result<Result<Option<StarterLane>, HaltReason>, Unread> {
+    let key = lane_key(lane);
+    let Some(bytes) = view.get(&key)? else { return Ok(Ok(None)) };
+    Ok(StarterLane::decode(&bytes).map(Some).map_err(|error| unreadable(&key, &error)))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use event_stream::HaltReason;
 use proptest::prelude::*;
 use proto::Wire;
 use redis_txn::{Memory, STORE_ID_KEY, Unread, View};
@@ -58,7 +59,7 @@ impl Business for Things {
                 view.set(key, Bytes::new());
                 Ok(Application::Applied)
             }
-            Some(value) if value == "?" => Ok(Application::Corrupt("?".into())),
+            Some(value) if value == "?" => Ok(Application::Unreadable(HaltReason::UnknownFormat("?".into()))),
             Some(_) | None => Ok(Application::NotCurrent),
         }
     }
@@ -180,7 +181,7 @@ fn a_result_ends_its_sequence_once() {
     committed(store.run(&mut window(&[(1, "a"), (2, "b")])));
     let outcome = store.run(&mut batch(0, vec![result(2, 1), result(2, 1)]));
     let fates = vec![Fate::Applied, Fate::Ignored(Ignored::Duplicate)];
-    assert_eq!(outcome, BatchOutcome::Committed { fates, corrupt: None });
+    assert_eq!(outcome, BatchOutcome::Committed { fates, halt: None });
     let lane = lane_of(&store);
     assert_eq!((lane.results_next, lane.pending().collect::<Vec<_>>()), (2, vec![0]));
     assert!(store.get(&pending_key(LANE, 1)).is_none() && store.get(&pending_key(LANE, 0)).is_some());
@@ -200,7 +201,7 @@ fn a_notice_is_told_to_the_subject_and_ends_nothing() {
     };
     for position in [0, 1] {
         let outcome = store.run(&mut told(position));
-        assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Applied], corrupt: None });
+        assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Applied], halt: None });
         let lane = lane_of(&store);
         assert_eq!((lane.results_next, lane.pending().collect::<Vec<_>>()), (position + 1, vec![0]));
         assert!(store.get(&pending_key(LANE, 0)).is_some());
@@ -209,7 +210,7 @@ fn a_notice_is_told_to_the_subject_and_ends_nothing() {
     store.run(&mut batch(2, vec![result(1, 0)]));
     let late = store.run(&mut told(3));
     let fates = vec![Fate::Ignored(Ignored::Duplicate)];
-    assert_eq!(late, BatchOutcome::Committed { fates, corrupt: None });
+    assert_eq!(late, BatchOutcome::Committed { fates, halt: None });
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn what_cannot_be_ours_moves_the_position_and_nothing_else() {
     ];
     for (position, (result, why)) in (0..).zip(table) {
         let outcome = store.run(&mut batch(position, vec![result]));
-        assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Ignored(why)], corrupt: None });
+        assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Ignored(why)], halt: None });
         let lane = lane_of(&store);
         assert_eq!((lane.results_next, lane.pending().count()), (position + 1, 1));
     }
@@ -251,20 +252,34 @@ fn a_subject_that_waits_for_another_saga_is_left_alone_and_the_sequence_ends() {
     store = store.with("thing:a", Bytes::copy_from_slice(saga(5).0.as_bytes()));
     let outcome = store.run(&mut batch(0, vec![result(1, 0)]));
     let fates = vec![Fate::Ignored(Ignored::NotCurrent)];
-    assert_eq!(outcome, BatchOutcome::Committed { fates, corrupt: None });
+    assert_eq!(outcome, BatchOutcome::Committed { fates, halt: None });
     assert_eq!(lane_of(&store).pending().count(), 0);
     assert_eq!(store.get("thing:a").unwrap()[..], saga(5).0.as_bytes()[..]);
 }
 
 #[test]
-fn a_corrupt_subject_stops_the_batch_where_it_is() {
+fn a_subject_that_cannot_be_read_stops_the_batch_where_it_is() {
     let mut store = store(&["a", "b", "c"]);
     committed(store.run(&mut window(&[(1, "a"), (2, "b"), (3, "c")])));
     store = store.with("thing:b", "?");
     let outcome = store.run(&mut batch(0, vec![result(1, 0), result(2, 1), result(3, 2)]));
-    assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Applied], corrupt: Some("?".into()) });
+    let halt = Some(HaltReason::UnknownFormat("?".into()));
+    assert_eq!(outcome, BatchOutcome::Committed { fates: vec![Fate::Applied], halt });
     let lane = lane_of(&store);
     assert_eq!((lane.results_next, lane.pending().collect::<Vec<_>>()), (1, vec![1, 2]));
+}
+
+#[test]
+fn values_of_a_later_program_are_not_called_damaged() {
+    for (key, value) in [(lane_key(LANE), &b"\x08\x02"[..]), (pending_key(LANE, 0), b"\x08\x02")] {
+        let mut store = store(&["a"]);
+        committed(store.run(&mut window(&[(1, "a")])));
+        store = store.with(&key, value);
+        let BatchOutcome::Committed { halt, .. } = store.run(&mut batch(0, vec![result(1, 0)])) else {
+            panic!("fenced")
+        };
+        assert!(matches!(&halt, Some(HaltReason::UnknownFormat(why)) if why.contains(&key)), "{halt:?}");
+    }
 }
 
 #[test]
@@ -292,7 +307,7 @@ proptest! {
             } else if let Some((number, subject)) = sagas.get(remembered) {
                 let mut batch = batch(position, vec![result(*number, sequence)]);
                 // With and without the memory of the process: the same.
-                let open = Open { saga: saga(*number), subject: subject.as_str().into(), since: Instant::now() };
+                let open = Open { saga: saga(*number), subject: subject.as_str().into(), since: Instant::now(), is_delivered: true };
                 batch.results[0].known = (thing % 2 == 0).then_some(open);
                 store.run(&mut batch);
                 position += 1;

@@ -299,6 +299,22 @@ async fn nothing_is_sent_before_its_exec_is_known() {
     stage.end(vec![process]).await;
 }
 
+/// By now another process may have told it how the order ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_before_its_window_is_decided_starts_nothing() {
+    let stage = Stage::set("gone").await;
+    let process = stage.process(&stage.kafka.brokers).await;
+    stage.redis.lock().unwrap().pause().unwrap();
+    let [gone, stays] = ["a", "b"].map(|thing| process.start(thing));
+    drop(gone);
+    stage.redis.lock().unwrap().resume().unwrap();
+    until(async || !stage.orchestrator.starts().is_empty()).await;
+    assert_eq!((stage.orchestrator.starts(), stage.pending().await), (vec![stays.saga()], 1));
+    assert_eq!(stage.value("thing:a").await, None);
+    drop(stays);
+    stage.end(vec![process]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_owner_sends_what_is_pending_and_applies_its_end() {
     let stage = Stage::set("taken-over").await;

@@ -13,7 +13,7 @@ use saga_core::ids::SagaId;
 use saga_core::lane::{LaneState, RestoreError};
 use saga_core::saga::Saga;
 
-use super::{checkpoint_key, definitions_key, saga_key};
+use super::{checkpoint_key, definitions_key, saga_key, store_failed};
 
 /// Keys of one MGET: a few hundred kilobytes.
 const READ_CHUNK: usize = 1_000;
@@ -70,7 +70,7 @@ async fn read_sagas(store: &Store, lane: Lane, open: &[SagaId]) -> Result<Vec<Op
 }
 
 async fn read(store: &Store, keys: &[String]) -> Result<Vec<Option<Bytes>>, LaneFault> {
-    store.read(keys).await.map_err(|error| LaneFault::Restart(format!("read checkpoint: {error}")))
+    store.read(keys).await.map_err(|error| store_failed("read", error))
 }
 
 /// Builds the state from what was read. Nothing is guessed: what does not fit halts the lane.

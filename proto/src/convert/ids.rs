@@ -11,6 +11,11 @@ use uuid::Uuid;
 use crate::error::{malformed, non_empty, required, unknown_number};
 use crate::{DecodeError, saga_v1 as wire};
 
+/// Longest name of a starter, bytes: a topic is named after it.
+const MAX_NAME_BYTES: usize = 249;
+/// Longest header of a trace, bytes. Records carry both twice, once in their headers.
+const MAX_TRACE_BYTES: usize = 512;
+
 pub(crate) fn write_uuid(id: Uuid) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
 }
@@ -31,6 +36,9 @@ impl From<&Starter> for wire::Starter {
 
 pub(crate) fn read_starter(what: &'static str, starter: Option<wire::Starter>) -> Result<Starter, DecodeError> {
     let starter = required(what, "starter", starter)?;
+    if starter.name.len() > MAX_NAME_BYTES {
+        return Err(malformed(what, "the starter's name is longer than that of a topic may be"));
+    }
     Ok(Starter {
         name: non_empty(what, "starter name", starter.name)?,
         store: read_uuid(what, "starter store", &starter.store)?,
@@ -86,9 +94,14 @@ pub(crate) fn write_trace(trace: &TraceContext) -> Option<wire::Trace> {
 
 pub(crate) fn read_trace(trace: Option<wire::Trace>) -> TraceContext {
     trace.map_or_else(TraceContext::default, |trace| TraceContext {
-        traceparent: trace.traceparent,
-        tracestate: trace.tracestate,
+        traceparent: short(trace.traceparent),
+        tracestate: short(trace.tracestate),
     })
+}
+
+/// Traces are for people: what is too long is left out.
+fn short(text: String) -> String {
+    if text.len() <= MAX_TRACE_BYTES { text } else { String::new() }
 }
 
 impl From<&EndedSequences> for wire::EndedSequences {

@@ -444,6 +444,14 @@ fn a_record_that_cannot_be_used_is_passed_over_with_an_alarm() {
 }
 
 #[test]
+fn a_command_whose_reply_may_fit_in_no_record_is_passed_over() {
+    let mut huge = command(0, Direction::Action, 1);
+    huge.id.step = "s".repeat(MAX_PAYLOAD_BYTES);
+    let entry = Entry::decode(LANE, 0, &CommandRecord::Command(huge).encode()).unwrap();
+    assert!(matches!(&entry.work, Work::Unusable { why } if why.contains("bytes")), "{:?}", entry.work);
+}
+
+#[test]
 fn a_record_of_another_format_halts() {
     let mut bytes = action(0, 1).encode().to_vec();
     bytes[1] = 2;

@@ -172,3 +172,51 @@ fn only_rest_requests_lose_patience() {
     assert!(matches!(poll(&mut of_lane), Poll::Ready(Err(CommitError::Unavailable(_)))));
     assert!(take(&handles.shared, 10).is_empty());
 }
+
+/// Reads so many keys.
+struct Wide(u32);
+
+impl Transaction for Wide {
+    type Outcome = ();
+    fn keys(&self, keys: &mut Vec<String>) {
+        keys.extend((0..self.0).map(|key| format!("key:{key}")));
+    }
+    fn apply(&mut self, _view: &mut View<'_>) -> Result<(), Unread> {
+        Ok(())
+    }
+}
+
+/// Two of them do not fit into one batch, and requests are in every batch.
+#[test]
+fn no_lane_starves_for_its_keys() {
+    let handles = handles();
+    let rest = Queue::rest(handles.clone());
+    let lanes = [1, 2, 3].map(|lane| Queue::lane(handles.clone(), lane));
+    let mut waiting = [false; 3];
+    let (mut served, mut runs) = ([0; 3], Vec::new());
+    for round in 0..30 {
+        // Whoever was served in the last batch hands in again only after the next one was taken.
+        for (lane, queue) in lanes.iter().enumerate().filter(|(lane, _)| round % 2 == 0 || *lane != 0) {
+            if !std::mem::replace(&mut waiting[lane], true) {
+                let mut run = Box::pin(queue.run(Wide(65)));
+                assert!(run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                runs.push(run);
+            }
+        }
+        runs.push({
+            let mut run = Box::pin(rest.run(Wide(1)));
+            assert!(run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            run
+        });
+        let mut batch = Vec::new();
+        handles.shared.take(&mut batch, Room { transactions: 256, watched_keys: 128 });
+        for (lane, number) in [1, 2, 3].into_iter().enumerate() {
+            if count(&batch, Origin::Lane(number)) > 0 {
+                waiting[lane] = false;
+                served[lane] += 1;
+            }
+        }
+        assert_eq!(count(&batch, Origin::Rest), 1);
+    }
+    assert!(served.iter().all(|times| *times >= 7), "{served:?}");
+}

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
+use saga_core::ids::SagaId;
 use service_kit::params::MAX_IDEMPOTENCY_KEY_CHARACTERS;
 use service_kit::problem::Problem;
 
@@ -17,6 +18,8 @@ pub struct RequestKey {
     pub fingerprint: u64,
     /// The hour in which it came, since the Unix epoch.
     pub hour: u64,
+    /// The saga that the first request with this key has started, if that was known when this one came.
+    pub begun: Option<SagaId>,
 }
 
 impl RequestKey {
@@ -44,7 +47,12 @@ impl RequestKey {
     pub(crate) fn new(method: &Method, path: &str, key: &str, rest: [&[u8]; 2], hour: u64) -> Self {
         let path = percent_decode_str(path).decode_utf8_lossy();
         // The key comes last, because it may contain anything that a path may.
-        Self { record: format!("{RECORD_PREFIX}{method} {path} {key}"), fingerprint: fingerprint(rest), hour }
+        Self {
+            record: format!("{RECORD_PREFIX}{method} {path} {key}"),
+            fingerprint: fingerprint(rest),
+            hour,
+            begun: None,
+        }
     }
 }
 

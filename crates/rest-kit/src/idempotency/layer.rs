@@ -103,23 +103,27 @@ impl IdempotencyKeys {
             count("invalid", Problem::new(413, "body-too-large", detail).into_response())
         })?;
         let query = parts.uri.query().unwrap_or_default().as_bytes();
-        let key = RequestKey::new(&parts.method, parts.uri.path(), &key, [query, &body], now_hour());
+        let mut key = RequestKey::new(&parts.method, parts.uri.path(), &key, [query, &body], now_hour());
         // A record that is there answers even what could not be run now. The store being away is for the handler to say.
         let looking = self.shared.store.read(std::slice::from_ref(&key.record));
-        let found = tokio::time::timeout(LOOK_PATIENCE, looking).await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
+        let looked = tokio::time::timeout(LOOK_PATIENCE, looking).await.ok().and_then(Result::ok);
+        let is_known = looked.is_some();
         let mut known = Found::Nothing;
-        if let Some(bytes) = found.into_iter().next().flatten() {
+        if let Some(bytes) = looked.into_iter().flatten().next().flatten() {
             match of_record(&bytes, &key) {
                 Outcome::Recorded(Recorded::Answer(answer)) => {
                     return Err(count("replayed", replayed(answer.into_response())));
                 }
                 Outcome::Unusable(answer) => return Err(count("unusable", answer.into_response())),
-                Outcome::Recorded(Recorded::Saga(_)) => known = Found::Saga,
+                Outcome::Recorded(Recorded::Saga(saga)) => {
+                    known = Found::Saga;
+                    key.begun = Some(saga);
+                }
                 Outcome::New => {}
             }
-        } else if self.shared.records.load(Ordering::Relaxed) >= self.shared.limit {
-            let detail =
-                "too many idempotency keys are recorded; nothing was changed, try again later or without a key";
+        } else if is_known && self.shared.records.load(Ordering::Relaxed) >= self.shared.limit {
+            // Only where the look has shown that the first request with this key left nothing.
+            let detail = "too many idempotency keys are recorded; nothing was changed, try again later";
             let problem = Problem::new(429, "too-many-idempotency-keys", detail).with_retry_after_s(RETRY_AFTER_S);
             return Err(count("shed", problem.into_response()));
         }
@@ -223,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn too_many_keys_are_turned_away_and_known_ones_answered() {
-        let (_folder, _redis, store) = testing::store().await;
+        let (_folder, mut redis, store) = testing::store().await;
         let write = {
             let store = store.clone();
             move |axum::Extension(key): axum::Extension<RequestKey>| async move {
@@ -249,6 +253,9 @@ mod tests {
         assert_eq!(ask("/write", Some("c")).await, (429, true));
         assert_eq!(ask("/write", Some("a")).await, (200, false), "what is recorded is answered");
         assert_eq!(ask("/run", None).await, (200, false), "without a key nothing is recorded");
+        // Whether the first request with a key was run is not known now: nobody says that nothing was changed.
+        redis.kill().unwrap();
+        assert_eq!(ask("/run", Some("a")).await, (200, false), "the handler finds out, or says that it cannot");
         store.shutdown().await;
     }
 }

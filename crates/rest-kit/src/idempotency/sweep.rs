@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 
 use super::key::RECORD_PREFIX;
@@ -22,7 +23,7 @@ pub(crate) async fn sweep(store: &Store, queue: &Queue, now_hour: u64) -> Result
     let (mut cursor, mut kept) = (0, 0_u64);
     loop {
         let (next, keys) = store.scan(RECORD_PREFIX, cursor).await?;
-        let values = store.read(&keys).await?;
+        let values = read(store, &keys).await?;
         let mut expired = Vec::new();
         for (key, value) in keys.into_iter().zip(values) {
             match value.map(|bytes| Record::decode(&bytes)) {
@@ -45,6 +46,22 @@ pub(crate) async fn sweep(store: &Store, queue: &Queue, now_hour: u64) -> Result
         cursor = next;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// What somebody else has put there under such a name must not end every sweep.
+async fn read(store: &Store, keys: &[String]) -> Result<Vec<Option<Bytes>>, CommitError> {
+    match store.read(keys).await {
+        Err(CommitError::WrongType(_)) => {}
+        read => return read,
+    }
+    let mut values = Vec::with_capacity(keys.len());
+    for key in keys {
+        match store.read(std::slice::from_ref(key)).await {
+            Err(CommitError::WrongType(_)) => values.push(None),
+            read => values.extend(read?),
+        }
+    }
+    Ok(values)
 }
 
 /// Deletes what has expired; a record that was written anew meanwhile stays.
@@ -83,7 +100,8 @@ mod tests {
     async fn a_sweep_deletes_what_has_expired_and_counts_the_rest() {
         let (_folder, _redis, store) = testing::store().await;
         let record = |number: u64, hour| {
-            let key = RequestKey { record: format!("{RECORD_PREFIX}POST /x {number}"), fingerprint: 0, hour };
+            let key =
+                RequestKey { record: format!("{RECORD_PREFIX}POST /x {number}"), fingerprint: 0, hour, begun: None };
             let bytes = Record::new(&key, Recorded::Answer(Answer::text("done"))).encode();
             (key.record, bytes)
         };

@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn key(name: &str, fingerprint: u64, hour: u64) -> Option<RequestKey> {
-        Some(RequestKey { record: format!("idem:POST /count {name}"), fingerprint, hour })
+        Some(RequestKey { record: format!("idem:POST /count {name}"), fingerprint, hour, begun: None })
     }
 
     fn run(memory: &mut Memory, key: Option<RequestKey>) -> (u16, u8) {

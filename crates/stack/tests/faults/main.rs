@@ -30,7 +30,7 @@ struct World {
 
 fn main() -> ExitCode {
     common::run(
-        |_| {},
+        |options| options.own_envs.push(("order-svc-1".to_owned(), "DRAIN_DEADLINE_S".to_owned(), "6".to_owned())),
         |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),
         vec![
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
             scenario!(kafka_is_killed),
             scenario!(items_cannot_be_added_while_stock_is_away),
             scenario!(an_undo_that_hangs_is_shown_and_answered_as_undecided),
+            scenario!(a_checkout_that_outlasts_the_drain_is_told_where_to_look),
             scenario!(a_service_does_not_start_over_a_store_that_lost_its_data),
         ],
     )
@@ -148,6 +149,33 @@ async fn an_undo_that_hangs_is_shown_and_answered_as_undecided(world: Arc<World>
     let attempts = shop.find_order(&order).await?.attempts;
     ensure!(attempts.len() == 1 && attempts[0]["outcome"] == "refused", "{attempts:?}");
     Ok(())
+}
+
+/// The connection of whoever still waits when order-svc must end is not simply cut.
+async fn a_checkout_that_outlasts_the_drain_is_told_where_to_look(world: Arc<World>) -> anyhow::Result<()> {
+    let shop = &world.shop;
+    let mut stack = world.stack.lock().await;
+    stack.wait_until_ready(&Progress::Silent).await?;
+    let item = shop.create_item(5, 10).await?;
+    let user = shop.create_user(10).await?;
+    let order = shop.create_order(&user, &[(&item, 2)]).await?;
+    // Not through the gateway, which would ask again.
+    let replica = Shop::new(format!("http://{}", stack.process("order-svc-1")?.address));
+    stack.pause("payment-svc-1")?;
+    let asked = tokio::spawn({
+        let order = order.clone();
+        async move { replica.checkout(&order).await }
+    });
+    until("the stock is reserved", SETTLE, async || (shop.find_item(&item).await.ok()?.stock == 8).then_some(()))
+        .await?;
+    stack.terminate("order-svc-1", SETTLE)?;
+    let answer = asked.await??;
+    stack.restart("order-svc-1")?;
+    stack.resume("payment-svc-1")?;
+    ensure!(answer.status == 504, "{}: {}", answer.status, answer.text());
+    ensure!(answer.header("location").is_some_and(|place| place.contains(&order)), "{answer:?}");
+    stack.wait_until_ready(&Progress::Silent).await?;
+    until("it ends", SETTLE, async || (shop.find_order(&order).await.ok()?.status == "paid").then_some(())).await
 }
 
 /// Of what it answered over an empty store, "there is none" would be false, and an effect would happen once more.
