@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use event_stream::Record;
+use saga_core::ids::Lane;
+
 use crate::clients::{self, Client, ClientState};
 use crate::committer::Committer;
 use crate::coverage::{Coverage, FORGETFUL_ORDERS};
@@ -15,8 +19,6 @@ use crate::shop::Request;
 use crate::task::{Did, Loop, Task};
 use crate::window::Collector;
 use crate::world::{ORCHESTRATOR, Options, SERVICES, STARTER, Stop, WORKERS, World};
-use event_stream::Record;
-use saga_core::ids::Lane;
 
 /// Faults that every seed has at least.
 pub const MIN_FAULTS: u64 = 10;
@@ -30,6 +32,10 @@ const MAX_QUIET_MS: i64 = 3_600_000;
 const CALM_MS: i64 = 20_000;
 /// Records that are appended again after the end.
 const AFTERSHOCKS: usize = 12;
+/// Sagas of a seed whose clients never give up.
+const STUBBORN_SAGAS: usize = 40;
+/// What such a client cannot pay: account and amount.
+const BEYOND_MEANS: &[u8] = b"0 1000000";
 
 /// How a seed ended.
 #[derive(Debug)]
@@ -88,14 +94,19 @@ impl Run {
         // Most seeds are small, a few are large.
         let most = if world.rng.once_in(12) { 50 } else { 14 };
         let drawn = 5 + world.rng.below(most - 4);
-        let sagas = world.options.sagas.unwrap_or(drawn);
-        // In some seeds clients insist, many of them on one order, so that it forgets what became of its first sagas.
+        // In some seeds clients insist, many of them on one order; in a few of these nearly all of them, and never give up, so that
+        // it forgets what became of its first sagas.
         let is_insistent = world.options.seed.is_multiple_of(16);
+        let is_stubborn = world.options.seed % 256 == 240;
+        let sagas = world.options.sagas.unwrap_or(if is_stubborn { STUBBORN_SAGAS } else { drawn });
         for number in 0..sagas {
             let order = world.add_order(number);
             let name = world.names[world.rng.below(world.names.len())];
-            let own = Request { order, plan: plan(name, &mut world.rng) };
-            let first = world.clients.first().filter(|_| is_insistent && number % 2 == 1);
+            let mut own = Request { order, plan: plan(name, &mut world.rng) };
+            if is_stubborn && number == 0 {
+                own.plan.inputs.insert("charge".to_owned(), Bytes::from_static(BEYOND_MEANS));
+            }
+            let first = world.clients.first().filter(|_| is_insistent && (number % 2 == 1 || is_stubborn));
             let request = first.map_or(own, |first| first.request.clone());
             let offered = world.fresh_saga();
             world.clients.push(Client { request, worker: 0, offered, state: ClientState::Idle });
@@ -105,8 +116,14 @@ impl Run {
                 world.clients.push(twin);
             }
         }
-        let steps = world.options.steps.unwrap_or(sagas * 110);
-        let asks_again_once_in = if is_insistent { 2 } else { 30 };
+        let steps = world.options.steps.unwrap_or(sagas * if is_stubborn { 500 } else { 110 });
+        let asks_again_once_in = if is_stubborn {
+            1
+        } else if is_insistent {
+            2
+        } else {
+            30
+        };
         Self { world, tasks: Vec::new(), sagas, steps, asks_again_once_in }
     }
 
