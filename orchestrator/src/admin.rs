@@ -1,5 +1,5 @@
 //! The admin port's own routes: `GET /sagas/{id}` and `GET /lanes`, read-only and from memory, what `/readyz` says, and
-//! `/fold-version` (see [`crate::fold_version`]).
+//! `/fold-version` (see [`crate::fold_version`]), `/lanes/{lane}/pass-over/{offset}` (see `pass_over.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fold_version;
 use crate::view::{Question, Registry, SagaView};
+use crate::{fold_version, pass_over};
 
 /// How long a lane loop may take to answer; it answers between two batches.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ pub struct Admin {
 /// The routes that this service adds.
 pub fn router(admin: Arc<Admin>) -> Router {
     let own = Router::new().route("/sagas/{id}", get(saga)).route("/lanes", get(lanes));
-    own.merge(fold_version::router()).with_state(admin)
+    own.merge(fold_version::router()).merge(pass_over::router()).with_state(admin)
 }
 
 impl Admin {

@@ -177,7 +177,7 @@ impl Checkpoints {
 }
 
 /// A value that cannot be ours is not passed by, however often it is read; the rest may be better next time.
-fn store_failed(what: &str, error: CommitError) -> LaneFault {
+pub(crate) fn store_failed(what: &str, error: CommitError) -> LaneFault {
     match error {
         CommitError::WrongType(key) => HaltReason::Corrupt(format!("key {key} is not a plain string")).into(),
         error => LaneFault::Restart(format!("{what} checkpoint: {error}")),

@@ -114,7 +114,7 @@ impl LaneCore {
         }
         if let Some(ignored) = step.ignored {
             hop.ignored(ignored_name(ignored));
-            if is_impossible(ignored) {
+            if is_impossible(ignored) && !self.is_known_trouble(&step.effects, record.timestamp_ms) {
                 self.set_aside_impossible(record, ignored_name(ignored));
             }
         }
@@ -169,6 +169,16 @@ impl LaneCore {
                 tracing::debug!(lane = self.lane.0, detail = %alarm, "alarm folded again");
             }
         }
+    }
+
+    /// Whether all that the record says is that a saga still needs attention: a step that is asked again may be answered so for
+    /// ever, and the first such answer is kept.
+    fn is_known_trouble(&self, effects: &[Effect], time_ms: i64) -> bool {
+        effects.iter().any(|effect| {
+            let Effect::Alarm(Alarm::NeedsAttention { saga, .. }) = effect else { return false };
+            let attention = self.state.saga(*saga).and_then(|saga| saga.attention);
+            attention.is_some_and(|attention| attention.since_ms != time_ms)
+        })
     }
 
     /// What this loop appended itself is no longer on its way.

@@ -18,6 +18,7 @@ use crate::emit::{MAX_UNACKNOWLEDGED, Outbox};
 use crate::fold::{FoldFault, Mode};
 use crate::homes::Homes;
 use crate::lane_core::LaneCore;
+use crate::pass_over::passed_over;
 use crate::poison::{Probe, Suspects};
 use crate::summary::SummaryRule;
 use crate::view::{Numbers, Question, Registration, Registry, SagaView};
@@ -118,7 +119,7 @@ impl LaneLoop {
             LaneCore::new(loaded.state, position, checkpoints, definitions, shared.summaries, Instant::now());
         core.set_probe(shared.probe.clone());
         if let Some((offset, why)) = shared.suspects.condemned(lane, position) {
-            if !owned.is_ours_alone(offset) {
+            if !owned.is_ours_alone(offset) && passed_over(&shared.store, lane).await? != Some(offset) {
                 let why =
                     format!("the record at offset {offset} panics, and an earlier owner may have folded it: {why}");
                 return Err(HaltReason::Poison(why).into());

@@ -15,6 +15,7 @@ pub mod homes;
 mod hop;
 pub mod lane_core;
 pub mod lane_loop;
+mod pass_over;
 pub mod poison;
 pub mod settings;
 pub mod summary;
@@ -42,7 +43,7 @@ use crate::definitions::Definitions;
 use crate::emit::{INBOX, commands_topic};
 use crate::homes::Homes;
 use crate::lane_loop::{Runner, Shared};
-use crate::poison::Suspects;
+use crate::poison::{Probe, Suspects};
 use crate::settings::Settings;
 use crate::view::Registry;
 
@@ -61,11 +62,25 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown` is cancelled and the lanes have been given up.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    run_supporting(SUPPORTED_FOLD_VERSION, settings, shutdown).await
+    run_as(Build::default(), settings, shutdown).await
 }
 
-/// The same as a program that knows the fold up to version `supported`: tests play older and newer programs side by side.
-pub async fn run_supporting(supported: u32, settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// What another build of this program would do otherwise.
+pub struct Build {
+    /// The fold is known up to this version: tests play older and newer programs side by side.
+    pub supported_fold_version: u32,
+    /// Looks at every record before it is folded: a program with a bug panics.
+    pub probe: Option<Probe>,
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        Self { supported_fold_version: SUPPORTED_FOLD_VERSION, probe: None }
+    }
+}
+
+/// The same as another build: tests and measurements play programs that are older, newer or wrong.
+pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
     let definitions = Definitions::load(&settings.definitions_dir, &settings.participants)?;
     let kafka = settings.kafka.settings(SERVICE, &instance);
@@ -78,7 +93,7 @@ pub async fn run_supporting(supported: u32, settings: Settings, shutdown: Cancel
             past?;
         }
     }
-    store.id().await.context("read the store's id")?;
+    store.claim(SERVICE).await.map_err(unusable)?;
     let address = settings.process.admin_listen;
     let listener = TcpListener::bind(address)
         .await
@@ -97,8 +112,8 @@ pub async fn run_supporting(supported: u32, settings: Settings, shutdown: Cancel
         summaries: settings.summaries(),
         suspects: Suspects::default(),
         homes: Homes::default(),
-        supported_fold_version: supported,
-        probe: None,
+        supported_fold_version: build.supported_fold_version,
+        probe: build.probe,
     };
     let runner = Arc::new(Runner::new(Arc::new(shared)));
     let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
@@ -106,7 +121,7 @@ pub async fn run_supporting(supported: u32, settings: Settings, shutdown: Cancel
     let admin = Admin {
         instance,
         partitions: settings.kafka.partitions,
-        supported_fold_version: supported,
+        supported_fold_version: build.supported_fold_version,
         consumer: consumer.clone(),
         registry: registry.clone(),
         store: store.clone(),
@@ -143,12 +158,15 @@ fn topics(settings: &Settings) -> Vec<TopicSpec> {
 
 async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
     let store = Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to Redis")?;
-    match store.check(SERVICE, settings.redis.allow_unsafe_fsync).await {
-        Ok(()) => {}
-        Err(error @ CheckError::Unsafe(_)) => return Err(BadConfiguration(error.to_string()).into()),
-        Err(error) => return Err(error).context("check Redis"),
-    }
+    store.check(settings.redis.allow_unsafe_fsync).await.map_err(unusable)?;
     Ok(store)
+}
+
+fn unusable(error: CheckError) -> anyhow::Error {
+    match error {
+        CheckError::Unsafe(_) => BadConfiguration(error.to_string()).into(),
+        CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
+    }
 }
 
 fn routes(admin: Arc<Admin>) -> axum::Router {

@@ -5,7 +5,7 @@
 //! folded before a checkpoint lies behind it, so that nobody, a later program least of all, folds it after all.
 //!
 //! A record that lay in the log before this process owned the lane may have been folded, and acted on, by an owner whose
-//! program can: to pass it over would forget what was done. There the lane halts.
+//! program can: to pass it over would forget what was done. There the lane halts, unless an operator lets it pass that record over.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::program::Program;
 use common::{INBOX, LANES, PATIENCE, Stack, eventually, start};
 use event_stream::{Consumer, HaltReason, Lane};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use orchestrator::Build;
 use orchestrator::definitions::Definitions;
 use orchestrator::homes::Homes;
 use orchestrator::lane_loop::{Runner, Shared};
@@ -224,6 +226,33 @@ async fn a_record_from_before_the_takeover_halts_its_lane_instead() {
     stack.applied(&reserve, "").await;
     assert_eq!(stack.result(bad).await.outcome, SagaOutcome::Completed);
     lanes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_lets_a_halted_lane_pass_the_record_over() {
+    let stack = Stack::start().await;
+    let with_a_bug = |name| {
+        let probe: Probe = Arc::new(|record: &InboxRecord| {
+            assert!(!matches!(&record.event, InboxEvent::Start(start) if start.definition == "hasty"), "planted");
+        });
+        Program::start_as(Build { probe: Some(probe), ..Build::default() }, &stack, name)
+    };
+    let [bad, good] = [SagaId(Uuid::now_v7()), SagaId(Uuid::now_v7())];
+    stack.send(1, &InboxEvent::Start(start(bad, 1, 0, "hasty"))).await;
+    let program = with_a_bug("halts");
+    assert_eq!(program.halted(1).await[0].0, 1);
+    for (path, status) in [("/lanes/1/pass-over/x", 400), ("/lanes/0/pass-over/0", 409), ("/lanes/1/pass-over/0", 200)]
+    {
+        assert_eq!(program.ask("POST", path).map(|(status, _)| status), Some(status), "{path}");
+    }
+    program.end().await;
+
+    let program = with_a_bug("passes");
+    stack.send(1, &InboxEvent::Start(start(good, 1, 1, "buy"))).await;
+    stack.command(good, "reserve", Direction::Action).await;
+    let set_aside = quarantined(&stack, 1).await;
+    assert_eq!((set_aside.len(), set_aside[0].offset), (1, 0));
+    program.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! What clients are told: 2xx is committed, 4xx will never commit, undecided says so.
 
+use rest_kit::idempotency::Begun;
 use rest_kit::{Answer, problems};
 use saga_core::ids::SagaId;
 use saga_core::record::UndoCause;
@@ -67,9 +68,20 @@ pub fn undecided(order_id: &str, saga: Option<SagaId>) -> Problem {
     }
 }
 
-/// The same for whoever has begun this saga before: that a request was not taken says nothing about it.
-pub fn of_begun(problem: Problem, order_id: &str, saga: SagaId) -> Problem {
-    if matches!(problem.status, 429 | 503) { undecided(order_id, Some(saga)) } else { problem }
+/// The same where another replica can be asked, which the gateway does: nobody is told at once what waiting would decide.
+pub fn undecided_here(order_id: &str, saga: Option<SagaId>) -> Problem {
+    Problem { status: 503, ..undecided(order_id, saga) }.with_retry_after_s(RETRY_AFTER_S)
+}
+
+/// That a request was not taken says nothing about what another with its key has begun before: "nothing was changed" would not be
+/// true.
+pub fn of_repeated(problem: Problem, order_id: &str, begun: Begun) -> Problem {
+    let saga = match begun {
+        Begun::Nothing => return problem,
+        Begun::Saga(saga) => Some(saga),
+        Begun::Unknown => None,
+    };
+    if matches!(problem.status, 429 | 503) { undecided_here(order_id, saga) } else { problem }
 }
 
 /// The request was not taken.
@@ -147,11 +159,16 @@ mod tests {
         assert_eq!(not_started(&StartError::Commit(redis_txn::CommitError::OutcomeUnknown)).status, 503);
         assert_eq!(not_started(&StartError::NoLane).status, 503);
         let saga = SagaId(uuid::Uuid::nil());
-        for (problem, told) in [(shed(Shed::Queue), 504), (not_started(&StartError::NoLane), 504), (no_order("o"), 404)]
-        {
-            let begun = of_begun(problem, "o", saga);
-            assert_eq!(begun.status, told);
+        let not_taken = || [shed(Shed::Queue), not_started(&StartError::NoLane)];
+        for (begun, known) in [(Begun::Saga(saga), Some(saga.to_string())), (Begun::Unknown, None)] {
+            for problem in not_taken() {
+                let told = of_repeated(problem, "o", begun);
+                assert_eq!((told.status, told.kind, &told.saga_id), (503, "checkout-undecided", &known));
+                assert!(told.location.is_some() && told.retry_after_s.is_some());
+            }
+            assert_eq!(of_repeated(no_order("o"), "o", begun).status, 404);
         }
+        assert_eq!(not_taken().map(|problem| of_repeated(problem, "o", Begun::Nothing).status), [429, 503]);
         assert_eq!(shed(Shed::Queue).retry_after_s, Some(1));
         let full = not_started(&StartError::Full);
         assert_eq!((full.status, full.retry_after_s), (429, Some(1)), "overload is no error of the server");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rest_kit::idempotency::Begun;
 use rest_kit::{Answer, problems};
 use saga_core::ids::{SagaId, TraceContext};
 use service_kit::problem::Problem;
@@ -33,13 +34,9 @@ impl Checkout {
     /// The answer for one order; `Ok` is a 200, or what was recorded for the request's key.
     pub async fn run(&self, request: CheckoutRequest, trace: TraceContext) -> Result<Answer, Problem> {
         let order_id = request.order_id.clone();
-        let begun = request.key.as_ref().and_then(|key| key.begun);
+        let begun = request.key.as_ref().map_or(Begun::Nothing, |key| key.begun);
         let told = self.ask(request, trace).await;
-        match begun {
-            // What the first request with this key has begun goes on: "nothing was changed" would not be true.
-            Some(saga) => told.map_err(|problem| answer::of_begun(problem, &order_id, saga)),
-            None => told,
-        }
+        told.map_err(|problem| answer::of_repeated(problem, &order_id, begun))
     }
 
     async fn ask(&self, request: CheckoutRequest, trace: TraceContext) -> Result<Answer, Problem> {
@@ -49,7 +46,8 @@ impl Checkout {
         let decided = timeout(self.wait, self.decided(&order_id, &mut waiter));
         let answer = match self.drain_ends.run_until_cancelled(decided).await {
             Some(Ok(decided)) => decided,
-            Some(Err(_)) | None => Err(answer::undecided(&order_id, waiter.at_work())),
+            Some(Err(_)) => Err(answer::undecided(&order_id, waiter.at_work())),
+            None => Err(answer::undecided_here(&order_id, waiter.at_work())),
         };
         if let Some(saga) = waiter.at_work() {
             context::note_saga(saga);

@@ -110,10 +110,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
     let store =
         Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to the order store")?;
-    match store.check(SERVICE, settings.redis.allow_unsafe_fsync).await {
-        Ok(()) => Ok(store),
-        Err(unsafe_settings @ CheckError::Unsafe(_)) => Err(BadConfiguration(unsafe_settings.to_string()).into()),
-        Err(error) => Err(error).context("check the order store"),
+    store.check(settings.redis.allow_unsafe_fsync).await.map_err(unusable)?;
+    Ok(store)
+}
+
+fn unusable(error: CheckError) -> anyhow::Error {
+    match error {
+        CheckError::Unsafe(_) => BadConfiguration(error.to_string()).into(),
+        CheckError::Store(_) => anyhow::Error::new(error).context("check the order store"),
     }
 }
 
@@ -138,7 +142,7 @@ async fn check_topics(kafka: &KafkaSettings, settings: &Settings) -> anyhow::Res
 }
 
 async fn start(settings: &Settings, store: &Store, publisher: &Publisher) -> anyhow::Result<Starter<Checkouts>> {
-    let store_id = store.id().await.context("read the id of the order store")?;
+    let store_id = store.claim(SERVICE).await.map_err(unusable)?;
     let names = starter::Settings {
         name: STARTER.to_owned(),
         inbox_topic: INBOX_TOPIC.to_owned(),

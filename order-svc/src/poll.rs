@@ -139,8 +139,12 @@ async fn read(store: &Store, polls: Vec<Poll>) -> Vec<Poll> {
     let keys: Vec<String> = polls.iter().map(|poll| poll.key.clone()).collect();
     let values = match timeout(READ_TIMEOUT, store.read(&keys)).await {
         Ok(Ok(values)) => values,
-        // One of them is no order of ours: whoever waits is told to look himself.
-        Ok(Err(CommitError::WrongType(_))) => vec![None; keys.len()],
+        Ok(Err(CommitError::WrongType(key))) => {
+            // Whoever waits for that one is told to look himself, the others are read once more.
+            let (foreign, others): (Vec<_>, _) = polls.into_iter().partition(|poll| poll.key == key);
+            foreign.into_iter().for_each(|poll| drop(poll.told.send(Told::Unknown)));
+            return others;
+        }
         Ok(Err(error)) => {
             tracing::debug!(%error, "orders could not be read, they are read again");
             return polls;

@@ -201,6 +201,8 @@ impl Checkouts {
 
 #[cfg(test)]
 mod tests {
+    use rest_kit::idempotency::Begun;
+
     use super::*;
 
     fn checkouts(inputs: &str) -> Checkouts {
@@ -223,8 +225,12 @@ mod tests {
 
     #[test]
     fn a_request_names_the_record_of_its_key_in_advance() {
-        let key =
-            RequestKey { record: "idem:POST /orders/checkout/7 k".to_owned(), fingerprint: 1, hour: 2, begun: None };
+        let key = RequestKey {
+            record: "idem:POST /orders/checkout/7 k".to_owned(),
+            fingerprint: 1,
+            hour: 2,
+            begun: Begun::Nothing,
+        };
         let keys_of = |key| {
             let mut keys = Vec::new();
             let request = CheckoutRequest { order_id: "7".to_owned(), key };

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use proto::Wire as _;
 use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, TraceContext};
-use saga_core::record::{Command, CommandRecord};
+use saga_core::record::{Command, CommandRecord, InboxEvent, Start};
 use serde::Serialize;
 use stack::{Kind, Poisoner, READ_TOPICS, quarantined};
 use uuid::Uuid;
@@ -31,19 +31,24 @@ const LOOK: Duration = Duration::from_secs(1);
 /// From one record of a topic to the next the lane moves on by so many: all lanes get some where it has no common divisor
 /// with their number, and neighbours in time are far apart.
 const STRIDE: u64 = 37;
-/// The program that runs as stock-svc where records shall make one panic; it lies beside this one.
-const WITH_A_BUG: &str = "stock-with-a-bug";
+/// The programs that run in the place of others where records shall make one panic; they lie beside this one.
+const STOCK_WITH_A_BUG: &str = "stock-with-a-bug";
+const ORCHESTRATOR_WITH_A_BUG: &str = "orchestrator-with-a-bug";
+/// The word at which they panic.
+const FATAL: &str = "panic";
 /// Latency may grow by this factor.
 const WANTED: f64 = 2.0;
 
 /// What is wrong with the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Records {
     /// Bytes that no service can read, on every topic that one reads
     Unreadable,
     /// Commands at which stock-svc panics: a program with a bug runs in its place
-    Panicking,
+    FatalCommands,
+    /// Starts at which the orchestrator panics: a program with a bug runs in its place
+    FatalStarts,
 }
 
 /// The options of this measurement.
@@ -98,9 +103,9 @@ struct Ratio {
 /// lane stands still, or the quarantine does not hold what was sent.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let mut plan = args.plan.clone();
-    if args.records == Records::Panicking {
-        let program = std::env::current_exe().context("find this program")?.with_file_name(WITH_A_BUG);
-        plan.own_programs.push((Kind::StockSvc, program));
+    if let Some((kind, program)) = args.records.with_a_bug() {
+        let program = std::env::current_exe().context("find this program")?.with_file_name(program);
+        plan.own_programs.push((kind, program));
     }
     let load = Load::Rate(plan.one_rate(RATE)?);
     let time = Duration::from_secs(plan.seconds);
@@ -144,7 +149,8 @@ impl Args {
             let (topic, lane) = place(number, self.records.topics(), self.plan.partitions);
             match self.records {
                 Records::Unreadable => poisoner.append(topic, [lane]).await?,
-                Records::Panicking => poisoner.append_all(topic, [lane], &fatal(number, lane)).await?,
+                Records::FatalCommands => poisoner.append_all(topic, [lane], &fatal_command(number, lane)).await?,
+                Records::FatalStarts => poisoner.append_all(topic, [lane], &fatal_start(number, lane)).await?,
             }
             *sent.entry(topic.to_owned()).or_default() += 1;
         }
@@ -157,7 +163,17 @@ impl Records {
     fn topics(self) -> &'static [&'static str] {
         match self {
             Self::Unreadable => &READ_TOPICS,
-            Self::Panicking => &["stock.commands"],
+            Self::FatalCommands => &["stock.commands"],
+            Self::FatalStarts => &["saga.inbox"],
+        }
+    }
+
+    /// The program that panics at them, and in whose place it runs.
+    fn with_a_bug(self) -> Option<(Kind, &'static str)> {
+        match self {
+            Self::Unreadable => None,
+            Self::FatalCommands => Some((Kind::StockSvc, STOCK_WITH_A_BUG)),
+            Self::FatalStarts => Some((Kind::Orchestrator, ORCHESTRATOR_WITH_A_BUG)),
         }
     }
 }
@@ -170,26 +186,40 @@ fn place(number: u64, topics: &[&'static str], partitions: u32) -> (&'static str
     (topic, u32::try_from(lane).unwrap_or_default())
 }
 
-/// A command of a saga that nobody else knows, at which the program with the bug panics.
-fn fatal(number: u64, lane: u32) -> Bytes {
+/// The start of a saga that nobody else knows, at which the orchestrator with the bug panics.
+fn fatal_start(number: u64, lane: u32) -> Bytes {
+    let start = Start {
+        saga: saga(number),
+        ordinal: ordinal(number, lane),
+        definition: FATAL.to_owned(),
+        inputs: BTreeMap::new(),
+        results_topic: "order.results".to_owned(),
+        trace: TraceContext::default(),
+    };
+    InboxEvent::Start(start).encode()
+}
+
+/// A command of a saga that nobody else knows, at which the stock-svc with the bug panics.
+fn fatal_command(number: u64, lane: u32) -> Bytes {
     let command = Command {
-        id: CommandId {
-            saga: SagaId(Uuid::from_u128(number.into())),
-            step: "stock".to_owned(),
-            direction: Direction::Action,
-        },
-        ordinal: Ordinal {
-            starter: Starter { name: "poisoner".to_owned(), store: Uuid::nil() },
-            lane: Lane(lane),
-            sequence: number,
-        },
-        operation: "panic".to_owned(),
+        id: CommandId { saga: saga(number), step: "stock".to_owned(), direction: Direction::Action },
+        ordinal: ordinal(number, lane),
+        operation: FATAL.to_owned(),
         input: Bytes::new(),
         uses: BTreeMap::new(),
         may_refuse: true,
         trace: TraceContext::default(),
     };
     CommandRecord::Command(command).encode()
+}
+
+fn saga(number: u64) -> SagaId {
+    SagaId(Uuid::from_u128(number.into()))
+}
+
+fn ordinal(number: u64, lane: u32) -> Ordinal {
+    let starter = Starter { name: "poisoner".to_owned(), store: Uuid::nil() };
+    Ordinal { starter, lane: Lane(lane), sequence: number }
 }
 
 /// What lies in the quarantine once it is as much as was sent, or when the time for that is over.
@@ -309,7 +339,9 @@ mod tests {
         let places: BTreeSet<_> = (0..400).map(|number| place(number, &READ_TOPICS, 100)).collect();
         assert_eq!(places.len(), 400);
         assert!(places.iter().all(|(_, lane)| *lane < 100));
-        assert!(Records::Panicking.topics().iter().all(|topic| READ_TOPICS.contains(topic)));
+        for records in [Records::FatalCommands, Records::FatalStarts] {
+            assert!(records.topics().iter().all(|topic| READ_TOPICS.contains(topic)));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::Context;
 use axum::Router;
 use event_stream::{Consumer, Ground, KafkaArgs, KafkaSettings, Publisher, TopicSpec, topic_id};
 use proto::quarantine::QUARANTINE;
-use redis_txn::{RedisArgs, Store};
+use redis_txn::{CheckError, RedisArgs, Store};
 use service_kit::admin::{self, Readiness};
 use service_kit::http::{self, Limits};
 use service_kit::process::{BadConfiguration, ProcessArgs, delayed};
@@ -71,10 +71,7 @@ pub async fn run<B: Business>(
 ) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
     let store = Store::connect(settings.redis.settings(names.service, &instance)?).await.context("connect to Redis")?;
-    store.check(names.service, settings.redis.allow_unsafe_fsync).await.map_err(|error| match error {
-        redis_txn::CheckError::Unsafe(_) => anyhow::Error::new(BadConfiguration(error.to_string())),
-        redis_txn::CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
-    })?;
+    store.check(settings.redis.allow_unsafe_fsync).await.map_err(unusable)?;
     let kafka = settings.kafka.settings(names.service, &instance);
     kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
     event_stream::check_topics(&kafka, &topics(names, settings.kafka.partitions)).await.context("check the topics")?;
@@ -85,7 +82,7 @@ pub async fn run<B: Business>(
             past?;
         }
     }
-    store.id().await.context("read the store's id")?;
+    store.claim(names.service).await.map_err(unusable)?;
     let publisher = Publisher::new(&kafka).context("make the producer")?;
     let drain = kafka.drain_deadline * LANE_DRAIN_PERCENT / 100;
     let runner = Participant::new(names.participant, business, store.clone(), publisher.clone(), drain);
@@ -94,6 +91,13 @@ pub async fn run<B: Business>(
         .context("join the consumer group")?;
     let host = Host { store, publisher, consumer, shutdown };
     host.serve(names, settings, rest).await
+}
+
+fn unusable(error: CheckError) -> anyhow::Error {
+    match error {
+        CheckError::Unsafe(_) => BadConfiguration(error.to_string()).into(),
+        CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
+    }
 }
 
 /// The command topic that the lanes' positions belong to: the one that they began with.

@@ -64,6 +64,6 @@ pub enum CheckError {
     #[error(transparent)]
     Store(#[from] CommitError),
     /// What has to be changed.
-    #[error("unsafe Redis settings: {}", .0.join("; "))]
+    #[error("this Redis cannot be used: {}", .0.join("; "))]
     Unsafe(Vec<String>),
 }

@@ -49,7 +49,7 @@ pub(crate) struct Overlay {
     undo: Vec<(usize, Option<Option<Bytes>>)>,
     /// Keys which it asked for and that were not read.
     missed: Vec<String>,
-    /// The key of another type which it would have replaced.
+    /// The key of another type which it has read or would have replaced.
     foreign: Option<String>,
 }
 
@@ -131,7 +131,11 @@ impl Overlay {
             }
             match &slot.read {
                 Read::Value(value) => return Ok(Some(value.clone())),
-                Read::Missing | Read::Foreign => return Ok(None),
+                Read::Missing => return Ok(None),
+                Read::Foreign => {
+                    self.foreign.get_or_insert_with(|| key.to_owned());
+                    return Ok(None);
+                }
                 Read::Not => {}
             }
         }
@@ -175,7 +179,7 @@ impl Overlay {
     }
 }
 
-/// Applies the entries in order. Answers those that panic or would replace a key of another type; their writes are
+/// Applies the entries in order. Answers those that panic or meet a key of another type; their writes are
 /// taken back, so that the entries after them are applied as if they had not been there.
 ///
 /// Returns false when keys have to be read first: then the result is void, the keys are among those wanted and all of

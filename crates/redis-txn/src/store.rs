@@ -81,18 +81,23 @@ impl Store {
     ///
     /// `allow_unsafe_fsync` lets the last three pass: for tests, and for those who can live with lost data.
     ///
-    /// The data set must be that of `service`, or nobody's, and is that service's from now on: two that share one would take
-    /// each other's lanes for their own.
-    ///
     /// A store that does not answer is asked again for up to 30 s.
-    pub async fn check(&self, service: &str, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
+    pub async fn check(&self, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
         let is_away = |error: &CheckError| matches!(error, CheckError::Store(CommitError::Unavailable(_)));
-        patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await?;
+        patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await
+    }
+
+    /// The [id](Self::id) of the data set, which must be that of `service`, or nobody's, and is that service's from now on: two
+    /// that share one would take each other's lanes for their own. Asked last: a service that does not start claims nothing.
+    pub async fn claim(&self, service: &str) -> Result<Uuid, CheckError> {
         let owner = self.remember(OWNER_KEY, service).await?;
         if owner == service {
-            return Ok(());
+            return Ok(self.id().await?);
         }
-        let fault = format!("give {service} a Redis of its own: this one holds the data of {owner}");
+        let fault = format!(
+            "give {service} a Redis of its own: this one is that of {owner} (it is new, or {service} has written all that is in it: \
+             delete {OWNER_KEY})"
+        );
         Err(CheckError::Unsafe(vec![fault]))
     }
 

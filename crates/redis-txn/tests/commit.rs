@@ -343,23 +343,25 @@ async fn reads_go_on_after_a_restart() {
 async fn unsafe_settings_are_named() {
     let server = Server::start();
     let store = server.store("test").await;
-    store.check("test", false).await.unwrap();
-    let Err(CheckError::Unsafe(faults)) = store.check("other", false).await else { panic!("it has an owner") };
-    assert!(faults[0].contains("holds the data of test"), "{faults:?}");
+    store.check(false).await.unwrap();
+    let id = store.claim("test").await.unwrap();
+    assert_eq!(store.claim("test").await.unwrap(), id);
+    let Err(CheckError::Unsafe(faults)) = store.claim("other").await else { panic!("it has an owner") };
+    assert!(faults[0].contains("that of test"), "{faults:?}");
     let mut foreign = server.foreign().await;
     let mut set = async |name: &str, value: &str| {
         redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec_async(&mut foreign).await.unwrap();
     };
     set("appendfsync", "everysec").await;
-    let Err(CheckError::Unsafe(faults)) = store.check("test", false).await else { panic!("it is unsafe") };
+    let Err(CheckError::Unsafe(faults)) = store.check(false).await else { panic!("it is unsafe") };
     assert_eq!(faults.len(), 1);
     assert!(faults[0].starts_with("set appendfsync always (it is everysec)"), "{faults:?}");
-    store.check("test", true).await.unwrap();
+    store.check(true).await.unwrap();
     set("maxmemory-policy", "allkeys-lru").await;
     set("appendonly", "no").await;
-    let Err(CheckError::Unsafe(faults)) = store.check("test", false).await else { panic!("it is unsafe") };
+    let Err(CheckError::Unsafe(faults)) = store.check(false).await else { panic!("it is unsafe") };
     assert_eq!(faults.len(), 3, "{faults:?}");
-    assert!(matches!(store.check("test", true).await, Err(CheckError::Unsafe(faults)) if faults.len() == 1));
+    assert!(matches!(store.check(true).await, Err(CheckError::Unsafe(faults)) if faults.len() == 1));
 }
 
 #[test]

@@ -85,6 +85,8 @@ async fn a_script_that_does_not_end_makes_everybody_wait() {
     let running = tokio::spawn(async move {
         let _killed = redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut endless).await;
     });
+    let mut foreign = server.foreign().await;
+    in_time(async { while redis::cmd("PING").exec_async(&mut foreign).await.is_ok() {} }).await;
     let lane = nothing_false(&store, "a script runs").await;
     say(&mut server.foreign().await, "SCRIPT KILL").await;
     all_is_well(&store, lane, "a script runs").await;
@@ -113,7 +115,7 @@ async fn while_it_loads_its_data_everybody_waits() {
     let lane = nothing_false(&store, "it loads").await;
     // A process that starts meanwhile waits too, from the moment on at which it is let in.
     let newcomer = connect(settings(&address, "newcomer")).await;
-    in_time(newcomer.check("test", false)).await.unwrap();
+    in_time(newcomer.check(false)).await.unwrap();
     assert_eq!(in_time(newcomer.id()).await.unwrap(), store.id().await.unwrap());
     let server = in_time(restarting).await.unwrap();
     all_is_well(&store, lane, "it loads").await;

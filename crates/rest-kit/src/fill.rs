@@ -7,7 +7,7 @@ use redis_txn::{CommitError, Queue, Store, Transaction, Unread, View};
 use serde_json::json;
 
 use crate::answer::Answer;
-use crate::idempotency::{Keyed, Outcome, Recorded, RequestKey, of_record};
+use crate::idempotency::{Keyed, Outcome, Recorded, RequestKey, of_record, recorded};
 
 /// Rows in one transaction: long enough to be cheap, short enough not to hold up others.
 const ROWS_PER_CHUNK: usize = 500;
@@ -36,7 +36,7 @@ pub async fn fill(
             if rows.peek().is_none() {
                 last = chunk.pop();
             }
-            under_way.push(write(requests, Chunk { rows: chunk, record: key.as_ref().map(|key| key.record.clone()) }));
+            under_way.push(write(requests, Chunk { rows: chunk, key: key.clone() }));
         }
         match under_way.next().await {
             Some(count) => written += count?,
@@ -58,20 +58,20 @@ async fn write(requests: &Queue, chunk: Chunk) -> Result<u64, CommitError> {
 /// known to have happened or never to happen, while a plain write may arrive when its rows have been changed by others.
 struct Chunk {
     rows: Vec<(String, Bytes)>,
-    /// Where the answer is recorded: once it is, the filling is over, whoever has done it.
-    record: Option<String>,
+    /// Once its answer is recorded, the filling is over, whoever has done it.
+    key: Option<RequestKey>,
 }
 
 impl Transaction for Chunk {
     type Outcome = ();
 
     fn keys(&self, keys: &mut Vec<String>) {
-        keys.extend(self.record.clone());
+        keys.extend(self.key.iter().map(|key| key.record.clone()));
     }
 
     fn apply(&mut self, view: &mut View<'_>) -> Result<(), Unread> {
-        if let Some(record) = &self.record
-            && view.get(record)?.is_some()
+        if let Some(key) = &self.key
+            && recorded(view, key)? != Outcome::New
         {
             return Ok(());
         }
@@ -112,6 +112,7 @@ impl Transaction for LastRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idempotency::Begun;
     use crate::testing;
 
     fn rows(count: u64, value: &'static str) -> impl Iterator<Item = (String, Bytes)> {
@@ -119,7 +120,7 @@ mod tests {
     }
 
     fn key(name: &str) -> RequestKey {
-        RequestKey { record: format!("idem:POST /fill {name}"), fingerprint: 1, hour: 7, begun: None }
+        RequestKey { record: format!("idem:POST /fill {name}"), fingerprint: 1, hour: 7, begun: Begun::Nothing }
     }
 
     async fn texts(store: &Store, keys: &[&str]) -> Vec<Option<String>> {
@@ -146,13 +147,19 @@ mod tests {
         assert_eq!(texts(&store, &["row:0", "row:1", "row:2"]).await, [new(), new(), new()]);
 
         // A filling that stood still while another with its key was answered writes nothing over what came after that.
-        let late = Chunk { rows: rows(3, "late").collect(), record: Some(key("a").record) };
+        let late = Chunk { rows: rows(3, "late").collect(), key: Some(key("a")) };
         requests.run(late).await.unwrap();
         assert_eq!(texts(&store, &["row:0"]).await, [new()]);
+
+        // A record that has expired is none, even while it is not swept yet.
+        let next_day = RequestKey { hour: key("a").hour + 25, ..key("a") };
+        fill(&store, &requests, rows(3, "next day"), ("rows", Some(next_day))).await.unwrap();
+        let next_day = || Some("next day".to_owned());
+        assert_eq!(texts(&store, &["row:0", "row:2"]).await, [next_day(), next_day()]);
 
         // The process ends between the rows and the record: the filling is not whole, and nobody takes it for whole.
         store.shutdown().await;
         assert!(fill(&store, &requests, rows(3, "last"), ("rows", Some(key("b")))).await.is_err());
-        assert_eq!(texts(&store, &["row:1", "row:2", &key("b").record]).await, [new(), new(), None]);
+        assert_eq!(texts(&store, &["row:1", "row:2", &key("b").record]).await, [next_day(), next_day(), None]);
     }
 }

@@ -20,7 +20,7 @@ mod record;
 mod sweep;
 mod transaction;
 
-pub use key::RequestKey;
+pub use key::{Begun, RequestKey};
 pub use layer::IdempotencyKeys;
 pub use record::{MAX_RECORDS, Record, Recorded};
 pub(crate) use transaction::of_record;

@@ -111,8 +111,8 @@ fn spawn<B: Business>(
 
 /// One window from its EXEC to the acknowledgement of its starts.
 ///
-/// A member that makes the code panic takes its window along: nothing of it was written, so it is carried through again in
-/// halves, until that member stands alone and fails alone.
+/// A member that makes the code panic, or that needs a key of another type, takes its window along: nothing of it was
+/// written, so it is carried through again in halves, until that member stands alone and fails alone.
 async fn run<B: Business>(
     shared: &Shared<B>,
     lane: Lane,
@@ -123,8 +123,10 @@ async fn run<B: Business>(
     let mut parts = vec![members.into_iter().map(Arc::new).collect::<Vec<_>>()];
     while let Some(part) = parts.pop() {
         match carry(shared, lane, part.clone(), delivery, &mut permit).await {
-            Err(StartError::Commit(CommitError::Panicked(why))) if part.len() > 1 => {
-                events::window_panicked(lane, part.len(), &why);
+            Err(StartError::Commit(error @ (CommitError::Panicked(_) | CommitError::WrongType(_))))
+                if part.len() > 1 =>
+            {
+                events::window_halved(lane, part.len(), &error);
                 let (first, second) = part.split_at(part.len() / 2);
                 parts.extend([second.to_vec(), first.to_vec()]);
             }
@@ -199,8 +201,12 @@ async fn deliver<B: Business>(
         (true, _) => {}
         (false, Delivery::Once) => return,
         (false, Delivery::Repeated) => {
-            // Those who wait for a window must not wait for a partition that takes nothing.
-            *permit = None;
+            if shared.lanes.has_good(Instant::now()) {
+                // Those who wait for a window must not wait for this partition. The sweep sends these again.
+                *permit = None;
+                return;
+            }
+            // No lane takes anything: what is begun stays bounded.
             publish::deliver(&shared.publisher, records).await;
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use redis_txn::CommitError;
 use saga_core::ids::{Lane, SagaId};
 use saga_core::record::SagaResult;
 use telemetry::context;
@@ -126,9 +127,9 @@ pub(crate) fn batch_panicked(lane: Lane, first: i64, records: usize, why: &str) 
     error!(lane = lane.0, first, records, why, "a batch of results panics");
 }
 
-/// One of the requests of a window panics; nothing was written, and it is run again in halves.
-pub(crate) fn window_panicked(lane: Lane, members: usize, why: &str) {
-    error!(lane = lane.0, members, why, "a window of starts panics");
+/// One of the requests of a window panics or needs what cannot be read; nothing was written, and it is run again in halves.
+pub(crate) fn window_halved(lane: Lane, members: usize, error: &CommitError) {
+    error!(lane = lane.0, members, %error, "a window of starts is run again in halves");
 }
 
 /// A result makes the code panic, again and again; the position moves past it, its saga stays pending.

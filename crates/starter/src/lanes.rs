@@ -104,6 +104,11 @@ impl Lanes {
         self.table().lanes.values().any(|state| state.loaded)
     }
 
+    /// Whether sagas come back from any lane.
+    pub fn has_good(&self, now: Instant) -> bool {
+        self.table().lanes.values().any(|state| health(state, now) == Some(Health::Good))
+    }
+
     /// The candidates of the last choice, for sagas that do not stay together.
     pub fn hashed(&self) -> Hashed {
         Hashed::new(&self.table().candidates)

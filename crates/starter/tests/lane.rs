@@ -1,6 +1,8 @@
 //! Windows and result loops on a real Redis and a real Kafka: what starts, ends and is told, whatever fails in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -208,6 +210,15 @@ impl Stage {
         self.store.read(&[key.to_owned()]).await.unwrap().pop().unwrap()
     }
 
+    /// A command without quotes, as a person would type it.
+    fn tell_redis(&self, command: &str) {
+        let mut stream = TcpStream::connect(self.redis.lock().unwrap().address()).unwrap();
+        write!(stream, "{command}\r\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(!answer.starts_with('-'), "{answer}");
+    }
+
     async fn pending(&self) -> usize {
         let keys: Vec<String> = (0..LANES)
             .flat_map(|lane| (0..20).map(move |sequence| starter::keys::pending_key(Lane(lane), sequence)))
@@ -366,17 +377,21 @@ async fn the_sagas_of_a_window_stay_together_unless_they_are_hashed() {
 
 /// One thread: all requests are queued before the first window begins, so they are in it together.
 #[tokio::test]
-async fn a_request_that_panics_fails_alone() {
+async fn a_request_that_panics_or_needs_a_key_of_another_type_fails_alone() {
     let stage = Stage::set("crashes").await;
+    stage.tell_redis("HSET thing:hash field value");
     let process = stage.process(&stage.kafka.brokers).await;
-    let things = ["a", "b", "crash", "c", "d", "e"];
+    let things = ["a", "b", "crash", "c", "hash", "d", "e"];
     let mut waiters: Vec<_> = things.iter().map(|thing| process.start(thing)).collect();
+    let mut hash = waiters.remove(4);
+    let told = heard(&mut hash).await;
+    assert!(matches!(told, Heard::Failed(StartError::Commit(CommitError::WrongType(_)))), "{told:?}");
     let mut crash = waiters.remove(2);
     let told = heard(&mut crash).await;
     let is_own = |told: &Heard<()>| matches!(told, Heard::Failed(StartError::Commit(CommitError::Panicked(why))) if why == "a bug");
     assert!(is_own(&told), "{told:?}");
-    until(async || stage.orchestrator.starts().len() == things.len() - 1).await;
-    assert_eq!(stage.pending().await, things.len() - 1);
+    until(async || stage.orchestrator.starts().len() == things.len() - 2).await;
+    assert_eq!(stage.pending().await, things.len() - 2);
     assert_eq!(
         (stage.value("thing:crash").await, stage.value("half:crash").await),
         (None, None),
@@ -397,7 +412,7 @@ async fn a_request_that_panics_fails_alone() {
     stage.orchestrator.answers.store(true, Ordering::Relaxed);
     let mut repaired = process.start("crash");
     assert!(matches!(heard(&mut repaired).await, Heard::Ended(_)));
-    drop((waiters, crash, again, repaired));
+    drop((waiters, hash, crash, again, repaired));
     stage.end(vec![process]).await;
 }
 

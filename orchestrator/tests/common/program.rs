@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use local_servers::free_port;
+use orchestrator::Build;
 use orchestrator::settings::Settings;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -22,6 +23,10 @@ pub struct Program {
 
 impl Program {
     pub fn start(stack: &Stack, name: &str, supported: u32) -> Self {
+        Self::start_as(Build { supported_fold_version: supported, probe: None }, stack, name)
+    }
+
+    pub fn start_as(build: Build, stack: &Stack, name: &str) -> Self {
         let port = free_port().unwrap();
         let settings = Settings::parse_from([
             "orchestrator".to_owned(),
@@ -34,7 +39,7 @@ impl Program {
             "--checkpoint-interval-ms=100".to_owned(),
         ]);
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(orchestrator::run_supporting(supported, settings, shutdown.clone()));
+        let running = tokio::spawn(orchestrator::run_as(build, settings, shutdown.clone()));
         Self { port, shutdown, running }
     }
 

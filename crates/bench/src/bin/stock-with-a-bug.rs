@@ -1,4 +1,4 @@
-//! stock-svc with a bug, for `bench poison --records panicking`: it panics when it is asked for the operation `panic`.
+//! stock-svc with a bug, for `bench poison --records fatal-commands`: it panics when it is asked for the operation `panic`.
 
 use std::process::ExitCode;
 

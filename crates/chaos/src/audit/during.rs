@@ -5,8 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::coverage::WHOLE;
 use super::{Evidence, Rule, Told, is_refusal};
 use crate::collect::Goods;
+
+/// A long run has a look that saw everything at least every so many seconds, on the average.
+const SELDOM_S: u64 = 15;
 
 /// What the looks during a campaign gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,8 +125,13 @@ pub(super) fn judge(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
     for finding in &evidence.during.findings {
         find(Rule::HeldThroughout, finding.clone());
     }
-    if evidence.during.whole == 0 {
+    let During { whole, broken, .. } = &evidence.during;
+    if *whole == 0 {
         find(Rule::ShowsSomething, "nobody looked while it ran".to_owned());
+    }
+    let lasts = evidence.field.lasts;
+    if lasts >= WHOLE && lasts.as_secs() > whole * SELDOM_S {
+        find(Rule::ShowsSomething, format!("only {whole} looks while it ran saw everything, {broken} did not"));
     }
 }
 
@@ -135,6 +144,21 @@ mod tests {
         told: Vec<Told>,
         refused: BTreeSet<u64>,
         now: Goods,
+    }
+
+    #[test]
+    fn a_long_run_that_was_seldom_looked_at_shows_nothing() {
+        let mut evidence = Evidence::default();
+        evidence.field.lasts = WHOLE;
+        for (whole, expected) in [(0, 2), (119, 1), (120, 0)] {
+            evidence.during.whole = whole;
+            let mut found = 0;
+            judge(&evidence, &mut |rule, _| {
+                assert_eq!(rule, Rule::ShowsSomething);
+                found += 1;
+            });
+            assert_eq!(found, expected, "{whole} looks");
+        }
     }
 
     fn told(order: u64, status: u16) -> Told {

@@ -64,14 +64,19 @@ fn shorten(text: String) -> String {
 fn model(script: &Script, store: &mut BTreeMap<String, Bytes>, foreign: &BTreeSet<String>) -> Result<String, String> {
     let mut scratch = store.clone();
     let mut seen = String::new();
-    let mut replaced = None;
+    let mut met = None;
     let mut touched = BTreeSet::new();
     for op in &script.ops {
         match op {
-            Op::Read(number) => seen = format!("{}{:?};", shorten(seen), scratch.get(&key(*number))),
+            Op::Read(number) => {
+                if foreign.contains(&key(*number)) && !touched.contains(number) {
+                    met = met.or(Some(key(*number)));
+                }
+                seen = format!("{}{:?};", shorten(seen), scratch.get(&key(*number)));
+            }
             Op::Write(number) | Op::Unlink(number) => {
                 if foreign.contains(&key(*number)) && touched.insert(*number) {
-                    replaced = replaced.or(Some(key(*number)));
+                    met = met.or(Some(key(*number)));
                 }
                 match op {
                     Op::Write(_) => scratch.insert(key(*number), format!("[{seen}]").into()),
@@ -81,7 +86,7 @@ fn model(script: &Script, store: &mut BTreeMap<String, Bytes>, foreign: &BTreeSe
             Op::Panic => return Err("panicked".to_owned()),
         }
     }
-    if let Some(key) = replaced {
+    if let Some(key) = met {
         return Err(format!("wrong type {key}"));
     }
     *store = scratch;

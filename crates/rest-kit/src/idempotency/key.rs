@@ -18,8 +18,19 @@ pub struct RequestKey {
     pub fingerprint: u64,
     /// The hour in which it came, since the Unix epoch.
     pub hour: u64,
-    /// The saga that the first request with this key has started, if that was known when this one came.
-    pub begun: Option<SagaId>,
+    /// What the first request with this key has begun, as far as that was known when this one came.
+    pub begun: Begun,
+}
+
+/// What a request with the same key has begun before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing was recorded.
+    Nothing,
+    /// A saga.
+    Saga(SagaId),
+    /// The store did not say.
+    Unknown,
 }
 
 impl RequestKey {
@@ -51,7 +62,7 @@ impl RequestKey {
             record: format!("{RECORD_PREFIX}{method} {path} {key}"),
             fingerprint: fingerprint(rest),
             hour,
-            begun: None,
+            begun: Begun::Unknown,
         }
     }
 }

@@ -15,7 +15,7 @@ use service_kit::problem::Problem;
 use telemetry::metrics::{IDEMPOTENCY_RECORDS, IDEMPOTENCY_REQUESTS};
 use tokio_util::sync::CancellationToken;
 
-use super::key::RequestKey;
+use super::key::{Begun, RequestKey};
 use super::record::{MAX_RECORDS, Recorded};
 use super::sweep::sweep;
 use super::transaction::{Outcome, of_record};
@@ -107,7 +107,9 @@ impl IdempotencyKeys {
         // A record that is there answers even what could not be run now. The store being away is for the handler to say.
         let looking = self.shared.store.read(std::slice::from_ref(&key.record));
         let looked = tokio::time::timeout(LOOK_PATIENCE, looking).await.ok().and_then(Result::ok);
-        let is_known = looked.is_some();
+        if looked.is_some() {
+            key.begun = Begun::Nothing;
+        }
         let mut known = Found::Nothing;
         if let Some(bytes) = looked.into_iter().flatten().next().flatten() {
             match of_record(&bytes, &key) {
@@ -117,11 +119,11 @@ impl IdempotencyKeys {
                 Outcome::Unusable(answer) => return Err(count("unusable", answer.into_response())),
                 Outcome::Recorded(Recorded::Saga(saga)) => {
                     known = Found::Saga;
-                    key.begun = Some(saga);
+                    key.begun = Begun::Saga(saga);
                 }
                 Outcome::New => {}
             }
-        } else if is_known && self.shared.records.load(Ordering::Relaxed) >= self.shared.limit {
+        } else if key.begun == Begun::Nothing && self.shared.records.load(Ordering::Relaxed) >= self.shared.limit {
             // Only where the look has shown that the first request with this key left nothing.
             let detail = "too many idempotency keys are recorded; nothing was changed, try again later";
             let problem = Problem::new(429, "too-many-idempotency-keys", detail).with_retry_after_s(RETRY_AFTER_S);

@@ -92,7 +92,7 @@ impl Transaction for Forget {
 mod tests {
     use super::*;
     use crate::answer::Answer;
-    use crate::idempotency::key::RequestKey;
+    use crate::idempotency::key::{Begun, RequestKey};
     use crate::idempotency::record::{KEPT_HOURS, Recorded};
     use crate::testing;
 
@@ -100,8 +100,12 @@ mod tests {
     async fn a_sweep_deletes_what_has_expired_and_counts_the_rest() {
         let (_folder, _redis, store) = testing::store().await;
         let record = |number: u64, hour| {
-            let key =
-                RequestKey { record: format!("{RECORD_PREFIX}POST /x {number}"), fingerprint: 0, hour, begun: None };
+            let key = RequestKey {
+                record: format!("{RECORD_PREFIX}POST /x {number}"),
+                fingerprint: 0,
+                hour,
+                begun: Begun::Nothing,
+            };
             let bytes = Record::new(&key, Recorded::Answer(Answer::text("done"))).encode();
             (key.record, bytes)
         };

@@ -101,6 +101,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::idempotency::key::Begun;
     use crate::idempotency::record::KEPT_HOURS;
 
     /// Counts how often it has run; refuses from the third time on.
@@ -128,7 +129,7 @@ mod tests {
     }
 
     fn key(name: &str, fingerprint: u64, hour: u64) -> Option<RequestKey> {
-        Some(RequestKey { record: format!("idem:POST /count {name}"), fingerprint, hour, begun: None })
+        Some(RequestKey { record: format!("idem:POST /count {name}"), fingerprint, hour, begun: Begun::Nothing })
     }
 
     fn run(memory: &mut Memory, key: Option<RequestKey>) -> (u16, u8) {

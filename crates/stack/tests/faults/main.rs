@@ -172,7 +172,7 @@ async fn a_checkout_that_outlasts_the_drain_is_told_where_to_look(world: Arc<Wor
     let answer = asked.await??;
     stack.restart("order-svc-1")?;
     stack.resume("payment-svc-1")?;
-    ensure!(answer.status == 504, "{}: {}", answer.status, answer.text());
+    ensure!(answer.status == 503, "{}: {}", answer.status, answer.text());
     ensure!(answer.header("location").is_some_and(|place| place.contains(&order)), "{answer:?}");
     stack.wait_until_ready(&Progress::Silent).await?;
     until("it ends", SETTLE, async || (shop.find_order(&order).await.ok()?.status == "paid").then_some(())).await
