@@ -6,8 +6,9 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
+use saga_core::ids::Lane;
 
 use crate::client_log;
 
@@ -55,4 +56,13 @@ pub(crate) fn new_consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Fe
     let thread = std::thread::current();
     consumer.set_nonempty_callback(move || thread.unpark());
     Ok(consumer)
+}
+
+pub(crate) fn lane_of(partition: i32) -> Option<Lane> {
+    u32::try_from(partition).ok().map(Lane)
+}
+
+/// Whether the client does not know where to read on.
+pub(crate) fn is_lost_position(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }

@@ -11,19 +11,21 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use saga_core::ids::Lane;
 use telemetry::logs::Throttle;
+use telemetry::metrics;
 
 use crate::brokers::Brokers;
 use crate::error::{HaltReason, LaneFault};
-use crate::fetch_client::{FetchContext, Polled, new_consumer, take};
+use crate::fetch_client::{FetchContext, Polled, is_lost_position, lane_of, new_consumer, take};
 use crate::fetching::{Accept, Fetching, Gap};
 use crate::ground::Ground;
 use crate::inbox::{Inbox, Item};
 use crate::inquiry::Inquiry;
 use crate::record::Record;
+use crate::silence::Silence;
 use crate::watermark;
 
 /// The thread sleeps until the client or a lane wakes it; this bounds what a wake-up lost in the client could cost.
@@ -198,6 +200,7 @@ struct FetchLoop {
     lost_position: bool,
     looked_at: Instant,
     checking_range: Arc<AtomicBool>,
+    silence: Silence,
 }
 
 impl FetchLoop {
@@ -222,6 +225,7 @@ impl FetchLoop {
             lost_position: false,
             looked_at: Instant::now(),
             checking_range: Arc::default(),
+            silence: Silence::new(),
         }
     }
 
@@ -248,6 +252,14 @@ impl FetchLoop {
             }
             if self.looked_at.elapsed() >= LOG_END_INTERVAL {
                 self.look_at_log_ends();
+            }
+            #[cfg(test)]
+            crate::silence::tests::fall_silent_if_told(&self.consumer, self.lanes.keys().copied(), &self.topic);
+            if let Some(lane) = self.silence.look(&self.lanes, &self.inquiry, &self.runtime) {
+                tracing::error!(topic = %self.topic, %lane, "the log holds records that are not fetched: the consumer is made anew");
+                metrics::STREAM_FETCHER_RENEWALS.add(1, &[("topic", &self.topic)]);
+                // The lanes go on elsewhere at once: the client may take long to end.
+                return drop(EndGuard(Arc::clone(&self.fetcher)));
             }
             if records < MAX_ROUND_RECORDS {
                 std::thread::park_timeout(SLEEP_LIMIT);
@@ -481,12 +493,4 @@ impl Fetcher {
             target.inbox.push(Item::Fault(LaneFault::Halt(reason)));
         }
     }
-}
-
-fn lane_of(partition: i32) -> Option<Lane> {
-    u32::try_from(partition).ok().map(Lane)
-}
-
-fn is_lost_position(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }

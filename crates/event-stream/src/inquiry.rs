@@ -72,6 +72,11 @@ impl Inquiry {
         .await
     }
 
+    /// The end of the log of each lane.
+    pub(crate) async fn ends(self: &Arc<Self>, lanes: Vec<Lane>) -> Result<BTreeMap<Lane, i64>, StreamError> {
+        self.ask("read the ends of the log", move |member, topic| log_offsets(member, topic, &lanes, Offset::End)).await
+    }
+
     /// The id of the topic as it is now.
     pub(crate) async fn topic_id(self: &Arc<Self>) -> Result<Option<String>, StreamError> {
         self.ask("read the topic's id", move |member, topic| topic_id(member.client(), topic, ANSWER_DEADLINE)).await

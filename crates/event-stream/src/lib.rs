@@ -20,6 +20,7 @@ mod member;
 mod publisher;
 mod record;
 mod settings;
+mod silence;
 mod survey;
 mod topic_id;
 mod topics;

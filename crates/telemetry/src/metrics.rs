@@ -236,6 +236,12 @@ pub static STREAM_MEMBER_RENEWALS: Counter = Counter::new(
     &["topic"],
     "group members made anew after a fatal error or because their group did not take them in",
 );
+/// Fetching consumers that were given up and made anew.
+pub static STREAM_FETCHER_RENEWALS: Counter = Counter::new(
+    "saga.stream.fetcher.renewals",
+    &["topic"],
+    "fetching consumers made anew because they did not bring what lies in the log",
+);
 /// Changes of ownership (`kind`: `assigned`, `revoked`, `lost`).
 pub static STREAM_REBALANCES: Counter =
     Counter::new("saga.stream.rebalances", &["topic", "kind"], "changes of ownership");

@@ -70,6 +70,7 @@ static ALL: &[&dyn Describe] = &[
     &super::STREAM_LANE_RESTARTS,
     &super::STREAM_DRAIN_OVERRUNS,
     &super::STREAM_MEMBER_RENEWALS,
+    &super::STREAM_FETCHER_RENEWALS,
     &super::STREAM_REBALANCES,
     &super::KAFKA_CONNECTED,
     &super::PUBLISHED,
