@@ -50,11 +50,15 @@ enum Fate {
 
 impl LaneCore {
     /// Folds a batch, queues its effects, and says how many records it has taken: not all of them if one was set aside
-    /// before others. Those wait until a checkpoint lies behind it ([`Self::owes_checkpoint`]).
+    /// before others. Those wait until a checkpoint lies behind it ([`Self::owes_checkpoint`]). Nor if one panics that has done so
+    /// before ([`Self::take_panic`]).
     pub fn fold(&mut self, records: &[Record], mode: Mode, now: Instant) -> Result<usize, FoldFault> {
         let mut outcome = Ok(());
         let mut taken = 0;
         for record in records {
+            if self.panics_alone(record) {
+                break;
+            }
             // The state is thrown away after a panic.
             let fate = caught(|| self.fold_record(record, mode, now));
             match fate.unwrap_or_else(|why| Err(FoldFault::Panicked { offset: record.offset, why })) {

@@ -38,6 +38,8 @@ pub struct LaneCore {
     pub(crate) summaries: SummaryRule,
     /// What is not folded any more, and why.
     pub(crate) shunned: Option<(i64, String)>,
+    /// What is tried alone before it is folded, and what it said if it has panicked again.
+    pub(crate) suspect: Option<(i64, Option<String>)>,
     /// The offset behind a record that was set aside, until a checkpoint has it.
     pub(crate) owed_checkpoint: Option<i64>,
     pub(crate) probe: Option<Probe>,
@@ -70,6 +72,7 @@ impl LaneCore {
             ages: AgeScan::new(now),
             summaries,
             shunned: None,
+            suspect: None,
             owed_checkpoint: None,
             probe: None,
             state,

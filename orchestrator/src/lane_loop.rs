@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use event_stream::{HaltReason, LaneEvent, LaneFault, LaneRunner, OwnedLane, Publisher, Receipt, Record};
 use redis_txn::Store;
+use service_kit::panics::MAX_TRIES;
 use telemetry::stages::{self, Stage};
 use tokio::sync::mpsc;
 
@@ -118,16 +119,28 @@ impl LaneLoop {
         let mut core =
             LaneCore::new(loaded.state, position, checkpoints, definitions, shared.summaries, Instant::now());
         core.set_probe(shared.probe.clone());
-        if let Some((offset, why)) = shared.suspects.condemned(lane, position) {
-            if !owned.is_ours_alone(offset) && passed_over(&shared.store, lane).await? != Some(offset) {
-                let why =
-                    format!("the record at offset {offset} panics, and an earlier owner may have folded it: {why}");
-                return Err(HaltReason::Poison(why).into());
-            }
-            core.shun(offset, why);
+        let suspect = shared.suspects.of(lane, position);
+        if let Some((offset, None)) = suspect {
+            core.suspect(offset);
         }
         let outbox = Outbox::default();
-        Ok(Self { core, outbox, is_unsent: false, shared, owned, numbers, questions, _registration: registration })
+        let mut loaded =
+            Self { core, outbox, is_unsent: false, shared, owned, numbers, questions, _registration: registration };
+        if let Some((offset, Some(why))) = suspect {
+            loaded.shun(offset, why).await?;
+        }
+        Ok(loaded)
+    }
+
+    /// Never folds the record, unless somebody else may have done so.
+    async fn shun(&mut self, offset: i64, why: String) -> Result<(), LaneFault> {
+        let lane = self.core.lane;
+        if !self.owned.is_ours_alone(offset) && passed_over(&self.shared.store, lane).await? != Some(offset) {
+            let why = format!("the record at offset {offset} panics, and an earlier owner may have folded it: {why}");
+            return Err(HaltReason::Poison(why).into());
+        }
+        self.core.shun(offset, why);
+        Ok(())
     }
 
     /// Folds to the log's end without a command: the same records give the same state. Break: the lane was taken away.
@@ -253,6 +266,11 @@ impl LaneLoop {
             self.owned.set_position(self.core.position);
             let taken = outcome.map_err(|fault| self.fold_failed(fault))?;
             records = records.get(taken..).unwrap_or_default();
+            if let Some((offset, why)) = self.core.take_panic()
+                && self.panicked(offset, &why) >= MAX_TRIES
+            {
+                self.shun(offset, why).await?;
+            }
             if self.core.owes_checkpoint() && self.write_owed().await?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -264,12 +282,18 @@ impl LaneLoop {
         match fault {
             FoldFault::Halt(reason) => reason.into(),
             FoldFault::Panicked { offset, why } => {
-                let lane = self.core.lane;
-                let tries = self.shared.suspects.panicked(lane, offset, why.clone());
-                tracing::error!(lane = lane.0, offset, tries, why, "an inbox record makes the fold panic");
+                self.panicked(offset, &why);
                 LaneFault::Restart(format!("the record at offset {offset} panics: {why}"))
             }
         }
+    }
+
+    /// Says for the how manieth time.
+    fn panicked(&self, offset: i64, why: &str) -> u32 {
+        let lane = self.core.lane;
+        let tries = self.shared.suspects.panicked(lane, offset, why.to_owned());
+        tracing::error!(lane = lane.0, offset, tries, why, "an inbox record makes the fold panic");
+        tries
     }
 
     /// Writes the checkpoint behind what was set aside, once that and all before it is acknowledged.

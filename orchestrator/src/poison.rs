@@ -1,6 +1,7 @@
 //! Records that cannot be folded: bytes that are no envelope, and records that make the code panic.
 //!
-//! A record that panics is tried again from the last checkpoint, because the panic may have left the state half changed.
+//! A record that panics is tried again from the last checkpoint, because the panic may have left the state half changed; from
+//! then on alone, over a copy of the state, so that no further try costs the lane another look at its log.
 //! After the last try it is set aside: it lies in the quarantine, the state moves past it, and no further record is
 //! folded before a checkpoint lies behind it, so that nobody, a later program least of all, folds it after all.
 //!
@@ -48,14 +49,14 @@ impl Suspects {
         tries
     }
 
-    /// The record that is not to be tried again, and why. Forgets one that lies before `next`.
-    pub fn condemned(&self, lane: Lane, next: i64) -> Option<(i64, String)> {
+    /// The record that has panicked, and why if it is not to be tried again. Forgets one that lies before `next`.
+    pub fn of(&self, lane: Lane, next: i64) -> Option<(i64, Option<String>)> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if lanes.get(&lane).is_some_and(|suspect| suspect.offset < next) {
             lanes.remove(&lane);
         }
-        let suspect = lanes.get(&lane).filter(|suspect| suspect.tries >= MAX_TRIES)?;
-        Some((suspect.offset, suspect.why.clone()))
+        let suspect = lanes.get(&lane)?;
+        Some((suspect.offset, (suspect.tries >= MAX_TRIES).then(|| suspect.why.clone())))
     }
 }
 
@@ -63,6 +64,34 @@ impl LaneCore {
     /// The record at this offset is set aside instead of being folded; `why` is what it did.
     pub fn shun(&mut self, offset: i64, why: String) {
         self.shunned = Some((offset, why));
+    }
+
+    /// Has the record at this offset tried alone before it is folded: it has panicked before.
+    pub fn suspect(&mut self, offset: i64) {
+        self.suspect = Some((offset, None));
+    }
+
+    /// The suspect has panicked again, tried alone: it waits, and all behind it, while the state is as if it had not come.
+    pub fn take_panic(&mut self) -> Option<(i64, String)> {
+        let (offset, why) = self.suspect.as_mut()?;
+        Some((*offset, why.take()?))
+    }
+
+    pub(crate) fn panics_alone(&mut self, record: &Record) -> bool {
+        let is_suspect = self.suspect.as_ref().is_some_and(|(offset, _)| *offset == record.offset);
+        if !is_suspect || self.shunned(record.offset).is_some() {
+            return false;
+        }
+        let tried = caught(|| {
+            let Ok(event) = InboxEvent::decode(&record.payload) else { return };
+            let record = InboxRecord { offset: record.offset, time_ms: record.timestamp_ms, event };
+            if let Some(probe) = &self.probe {
+                probe(&record);
+            }
+            drop(self.state.clone().step(&record));
+        });
+        self.suspect = tried.err().map(|why| (record.offset, Some(why)));
+        self.suspect.is_some()
     }
 
     /// Has every record looked at before it is folded.

@@ -154,16 +154,24 @@ fn a_checkpoint_under_way_does_not_count_as_the_one_that_is_owed() {
 fn a_record_that_panics_is_tried_three_times_and_its_saga_held() {
     let (disk, suspects) = (Disk::default(), Suspects::default());
     let records = log([activate(), start(0).encode(), start(1).encode(), applied(0).encode(), applied(1).encode()]);
-    for tries in 1..=MAX_TRIES {
-        let mut core = fragile(&disk, 3);
-        assert_eq!(suspects.condemned(LANE, core.position()), None);
-        let Err(FoldFault::Panicked { offset: 3, why }) = fold(&mut core, &records) else { panic!("no panic") };
-        assert_eq!(suspects.panicked(LANE, 3, why), tries);
-    }
     let mut core = fragile(&disk, 3);
-    let (offset, why) = suspects.condemned(LANE, core.position()).unwrap();
-    core.shun(offset, why);
-    assert_eq!(core.fold(&records, Mode::Silent, Instant::now()), Ok(4), "not past it");
+    assert_eq!(suspects.of(LANE, core.position()), None);
+    let Err(FoldFault::Panicked { offset: 3, why }) = fold(&mut core, &records) else { panic!("no panic") };
+    assert_eq!(suspects.panicked(LANE, 3, why), 1);
+    let mut core = fragile(&disk, 3);
+    assert_eq!(suspects.of(LANE, core.position()), Some((3, None)));
+    core.suspect(3);
+    assert_eq!(core.fold(&records, Mode::Silent, Instant::now()), Ok(3));
+    for tries in 2..=MAX_TRIES {
+        let (offset, why) = core.take_panic().expect("it panics alone");
+        assert_eq!((offset, suspects.panicked(LANE, 3, why)), (3, tries));
+        // Nothing is taken back from the log for another try.
+        assert_eq!((core.take_panic(), core.position()), (None, 3));
+        assert_eq!(core.fold(&records[3..], Mode::Silent, Instant::now()), Ok(0));
+    }
+    let (offset, why) = suspects.of(LANE, core.position()).unwrap();
+    core.shun(offset, why.expect("it has had its tries"));
+    assert_eq!(core.fold(&records[3..], Mode::Silent, Instant::now()), Ok(1), "not past it");
     let [set_aside] = quarantined(&mut core).try_into().unwrap();
     assert_eq!((set_aside.topic.as_str(), set_aside.partition, set_aside.offset), (INBOX, 2, 3));
     assert_eq!(set_aside.payload, applied(0).encode());
@@ -176,11 +184,22 @@ fn a_record_that_panics_is_tried_three_times_and_its_saga_held() {
     assert_eq!(fold(&mut core, &records[4..]), Ok(1));
     assert!(core.state().saga(saga(1)).is_none(), "it has completed");
     let mut next = load(&disk);
-    assert_eq!((next.position(), suspects.condemned(LANE, 4)), (4, None));
+    assert_eq!((next.position(), suspects.of(LANE, 4)), (4, None));
     next.queue_recovery(Instant::now());
     let asked = next.emitter.take();
     let commands = asked.iter().filter(|record| &*record.topic == "stock.commands").count();
     assert_eq!(commands, 1, "the held saga is not asked for again, the other one is");
+}
+
+#[test]
+fn a_suspect_that_no_longer_panics_is_folded() {
+    let disk = Disk::default();
+    let records = log([activate(), start(0).encode(), applied(0).encode()]);
+    let mut core = load(&disk);
+    core.suspect(2);
+    assert_eq!(fold(&mut core, &records), Ok(3));
+    assert_eq!(core.take_panic(), None);
+    assert!(core.state().saga(saga(0)).is_none(), "it has completed");
 }
 
 #[test]
@@ -203,10 +222,10 @@ fn every_record_has_its_own_count() {
         suspects.panicked(Lane(3), 7, "x".to_owned());
     }
     assert_eq!(suspects.panicked(LANE, 8, "x".to_owned()), 1);
-    assert_eq!(suspects.condemned(LANE, 0), None);
+    assert_eq!(suspects.of(LANE, 0), Some((8, None)));
     assert_eq!(suspects.panicked(Lane(3), 7, "x".to_owned()), MAX_TRIES);
-    assert_eq!(suspects.condemned(Lane(3), 7), Some((7, "x".to_owned())));
-    assert_eq!(suspects.condemned(Lane(3), 8), None, "the lane is past it");
+    assert_eq!(suspects.of(Lane(3), 7), Some((7, Some("x".to_owned()))));
+    assert_eq!(suspects.of(Lane(3), 8), None, "the lane is past it");
 }
 
 #[test]
