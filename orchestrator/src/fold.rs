@@ -175,8 +175,8 @@ impl LaneCore {
         }
     }
 
-    /// Whether all that the record says is that a saga still needs attention: a step that is asked again may be answered so for
-    /// ever, and the first such answer is kept.
+    /// Whether all that the record says is that a saga needs attention which needed it before: a step that is asked again may be
+    /// answered so for ever, and only the answer that first called for somebody is kept. The others are in the log, and alarmed.
     fn is_known_trouble(&self, effects: &[Effect], time_ms: i64) -> bool {
         effects.iter().any(|effect| {
             let Effect::Alarm(Alarm::NeedsAttention { saga, .. }) = effect else { return false };

@@ -42,8 +42,7 @@ impl Homes {
             Some(partitions) => partitions,
             None => {
                 let found = look(publisher, topic, lane, self.patience(topic)).await?;
-                self.remember(topic, found, Instant::now());
-                found
+                self.remember(topic, found, Instant::now())
             }
         };
         Ok(match partitions {
@@ -66,12 +65,15 @@ impl Homes {
         if is_waited_for { FIRST_LOOK } else { Duration::ZERO }
     }
 
-    fn remember(&self, topic: &str, partitions: u32, since: Instant) {
+    /// What is known then: a broker that lags may answer less than another one has answered before.
+    fn remember(&self, topic: &str, partitions: u32, since: Instant) -> u32 {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_NAMES && !known.contains_key(topic) {
             known.clear();
         }
-        known.insert(topic.to_owned(), Known { partitions, since });
+        let known = known.entry(topic.to_owned()).or_insert(Known { partitions, since });
+        *known = Known { partitions: partitions.max(known.partitions), since };
+        known.partitions
     }
 }
 
@@ -100,6 +102,7 @@ mod tests {
         homes.remember("a", 4, now);
         assert_eq!(homes.recall("a", Lane(3), now + MISSING_FOR * 100), Some(4));
         assert_eq!(homes.recall("a", Lane(4), now + MISSING_FOR), None, "partitions may be added");
+        assert_eq!(homes.remember("a", 0, now), 4, "a broker that does not know it yet");
     }
 
     #[test]
@@ -117,7 +120,9 @@ mod tests {
     #[test]
     fn names_are_bounded() {
         let homes = Homes::default();
-        (0..=MAX_NAMES).for_each(|name| homes.remember(&name.to_string(), 1, Instant::now()));
+        for name in 0..=MAX_NAMES {
+            homes.remember(&name.to_string(), 1, Instant::now());
+        }
         assert!(homes.known.lock().unwrap().len() <= MAX_NAMES);
     }
 }

@@ -136,8 +136,7 @@ impl LaneLoop {
     async fn shun(&mut self, offset: i64, why: String) -> Result<(), LaneFault> {
         let lane = self.core.lane;
         if !self.owned.is_ours_alone(offset) && passed_over(&self.shared.store, lane).await? != Some(offset) {
-            let why = format!("the record at offset {offset} panics, and an earlier owner may have folded it: {why}");
-            return Err(HaltReason::Poison(why).into());
+            return Err(HaltReason::Poison { offset, why }.into());
         }
         self.core.shun(offset, why);
         Ok(())

@@ -36,12 +36,13 @@ pub(crate) async fn passed_over(store: &Store, lane: Lane) -> Result<Option<i64>
 }
 
 async fn pass_over(State(admin): State<Arc<Admin>>, Path((lane, offset)): Path<(String, String)>) -> Response {
-    let (Ok(lane), Ok(offset)) = (lane.parse().map(Lane), offset.parse::<u64>()) else {
+    let (Ok(lane), Ok(offset)) = (lane.parse().map(Lane), offset.parse::<i64>()) else {
         return Problem::new(400, "bad-offset", "a lane and an offset are whole numbers").into_response();
     };
     let halted = admin.consumer.lanes().get(&lane).and_then(|status| status.halted.clone());
-    if !matches!(halted, Some(HaltReason::Poison(_))) {
-        let detail = format!("no record has halted lane {lane} on this replica as poison; nothing was changed");
+    if !matches!(halted, Some(HaltReason::Poison { offset: poison, .. }) if poison == offset) {
+        let detail =
+            format!("no record at {offset} has halted lane {lane} on this replica as poison; nothing was changed");
         return Problem::new(409, "lane-not-halted", detail).into_response();
     }
     match admin.store.rest_queue().run(Note { lane, offset }).await {
@@ -58,7 +59,7 @@ async fn pass_over(State(admin): State<Arc<Admin>>, Path((lane, offset)): Path<(
 
 struct Note {
     lane: Lane,
-    offset: u64,
+    offset: i64,
 }
 
 impl Transaction for Note {

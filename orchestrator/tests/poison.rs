@@ -214,7 +214,7 @@ async fn a_record_from_before_the_takeover_halts_its_lane_instead() {
     let lanes = Lanes::begin(&stack, Some(probe)).await;
     let halted = || lanes.consumer.lanes().get(&Lane(1)).and_then(|lane| lane.halted.clone());
     let reason = eventually("the lane halts", halted).await;
-    assert!(matches!(&reason, HaltReason::Poison(why) if why.contains("planted")), "{reason}");
+    assert!(matches!(&reason, HaltReason::Poison { offset: 0, why } if why.contains("planted")), "{reason}");
     let good = stack.start_saga(0, 0, "buy").await;
     stack.command(good, "reserve", Direction::Action).await;
     let survey = event_stream::survey(&stack.settings, QUARANTINE, 100, PATIENCE).await.unwrap();
@@ -241,8 +241,12 @@ async fn an_operator_lets_a_halted_lane_pass_the_record_over() {
     stack.send(1, &InboxEvent::Start(start(bad, 1, 0, "hasty"))).await;
     let program = with_a_bug("halts");
     assert_eq!(program.halted(1).await[0].0, 1);
-    for (path, status) in [("/lanes/1/pass-over/x", 400), ("/lanes/0/pass-over/0", 409), ("/lanes/1/pass-over/0", 200)]
-    {
+    for (path, status) in [
+        ("/lanes/1/pass-over/x", 400),
+        ("/lanes/0/pass-over/0", 409),
+        ("/lanes/1/pass-over/1", 409),
+        ("/lanes/1/pass-over/0", 200),
+    ] {
         assert_eq!(program.ask("POST", path).map(|(status, _)| status), Some(status), "{path}");
     }
     program.end().await;

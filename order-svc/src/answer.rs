@@ -81,7 +81,12 @@ pub fn of_repeated(problem: Problem, order_id: &str, begun: Begun) -> Problem {
         Begun::Saga(saga) => Some(saga),
         Begun::Unknown => None,
     };
-    if matches!(problem.status, 429 | 503) { undecided_here(order_id, saga) } else { problem }
+    match problem.status {
+        // Whoever is full wants to be left alone.
+        429 => undecided(order_id, saga),
+        503 => undecided_here(order_id, saga),
+        _ => problem,
+    }
 }
 
 /// The request was not taken.
@@ -161,10 +166,10 @@ mod tests {
         let saga = SagaId(uuid::Uuid::nil());
         let not_taken = || [shed(Shed::Queue), not_started(&StartError::NoLane)];
         for (begun, known) in [(Begun::Saga(saga), Some(saga.to_string())), (Begun::Unknown, None)] {
-            for problem in not_taken() {
+            for (problem, status) in not_taken().into_iter().zip([504, 503]) {
                 let told = of_repeated(problem, "o", begun);
-                assert_eq!((told.status, told.kind, &told.saga_id), (503, "checkout-undecided", &known));
-                assert!(told.location.is_some() && told.retry_after_s.is_some());
+                assert_eq!((told.status, told.kind, &told.saga_id), (status, "checkout-undecided", &known));
+                assert!(told.location.is_some());
             }
             assert_eq!(of_repeated(no_order("o"), "o", begun).status, 404);
         }

@@ -70,9 +70,14 @@ pub enum HaltReason {
     /// A record or value of a format or version that this program does not know.
     #[error("unknown format: {0}")]
     UnknownFormat(String),
-    /// A record makes this program panic, and an earlier owner of the lane may have acted on it; the text says which.
-    #[error("poison: {0}")]
-    Poison(String),
+    /// A record makes this program panic, and an earlier owner of the lane may have acted on it.
+    #[error("poison: the record at offset {offset} panics, and an earlier owner may have folded it: {why}")]
+    Poison {
+        /// The record.
+        offset: i64,
+        /// What the panic said.
+        why: String,
+    },
 }
 
 impl HaltReason {
@@ -84,7 +89,7 @@ impl HaltReason {
             Self::TopicChanged(_) => "topic-changed",
             Self::Corrupt(_) => "corrupt",
             Self::UnknownFormat(_) => "unknown-format",
-            Self::Poison(_) => "poison",
+            Self::Poison { .. } => "poison",
         }
     }
 }

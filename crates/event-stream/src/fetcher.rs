@@ -23,7 +23,6 @@ use crate::fetch_client::{FetchContext, Polled, is_lost_position, lane_of, new_c
 use crate::fetching::{Accept, Fetching, Gap};
 use crate::ground::Ground;
 use crate::inbox::{Inbox, Item};
-use crate::inquiry::Inquiry;
 use crate::record::Record;
 use crate::silence::Silence;
 use crate::watermark;
@@ -76,7 +75,7 @@ impl Fetcher {
         topic: Arc<str>,
         number: usize,
         ground: Ground,
-        inquiry: Arc<Inquiry>,
+        silence: Silence,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
         let fetcher = Arc::new(Self {
@@ -93,7 +92,7 @@ impl Fetcher {
             match new_consumer(&config) {
                 Ok(consumer) => {
                     let brokers = Brokers::new(config.get("bootstrap.servers").unwrap_or_default());
-                    FetchLoop::new(body, consumer, brokers, topic, ground, inquiry, runtime).run();
+                    FetchLoop::new(body, consumer, brokers, topic, ground, silence, runtime).run();
                 }
                 Err(error) => tracing::error!(%error, "a fetching consumer cannot be made"),
             }
@@ -194,13 +193,12 @@ struct FetchLoop {
     brokers: Brokers,
     topic: Arc<str>,
     ground: Ground,
-    inquiry: Arc<Inquiry>,
+    silence: Silence,
     runtime: tokio::runtime::Handle,
     lanes: BTreeMap<Lane, Fetching>,
     lost_position: bool,
     looked_at: Instant,
     checking_range: Arc<AtomicBool>,
-    silence: Silence,
 }
 
 impl FetchLoop {
@@ -210,7 +208,7 @@ impl FetchLoop {
         brokers: Brokers,
         topic: Arc<str>,
         ground: Ground,
-        inquiry: Arc<Inquiry>,
+        silence: Silence,
         runtime: tokio::runtime::Handle,
     ) -> Self {
         Self {
@@ -219,13 +217,12 @@ impl FetchLoop {
             brokers,
             topic,
             ground,
-            inquiry,
+            silence,
             runtime,
             lanes: BTreeMap::new(),
             lost_position: false,
             looked_at: Instant::now(),
             checking_range: Arc::default(),
-            silence: Silence::new(),
         }
     }
 
@@ -255,7 +252,7 @@ impl FetchLoop {
             }
             #[cfg(test)]
             crate::silence::tests::fall_silent_if_told(&self.consumer, self.lanes.keys().copied(), &self.topic);
-            if let Some(lane) = self.silence.look(&self.lanes, &self.inquiry, &self.runtime) {
+            if let Some(lane) = self.silence.look(&self.lanes, &self.runtime) {
                 tracing::error!(topic = %self.topic, %lane, "the log holds records that are not fetched: the consumer is made anew");
                 metrics::STREAM_FETCHER_RENEWALS.add(1, &[("topic", &self.topic)]);
                 // The lanes go on elsewhere at once: the client may take long to end.
@@ -452,7 +449,8 @@ impl FetchLoop {
         let positions: BTreeMap<Lane, (u64, i64)> =
             self.lanes.iter().map(|(lane, fetching)| (*lane, (fetching.epoch, fetching.next))).collect();
         let fetcher = Arc::clone(&self.fetcher);
-        let (inquiry, ground, topic) = (Arc::clone(&self.inquiry), self.ground.clone(), Arc::clone(&self.topic));
+        let (inquiry, ground, topic) =
+            (Arc::clone(&self.silence.inquiry), self.ground.clone(), Arc::clone(&self.topic));
         let checking = Arc::clone(&self.checking_range);
         self.runtime.spawn(async move {
             tokio::time::sleep(RANGE_CHECK_PAUSE).await;

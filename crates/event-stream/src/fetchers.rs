@@ -11,6 +11,7 @@ use crate::ground::Ground;
 use crate::inbox::Inbox;
 use crate::inquiry::Inquiry;
 use crate::settings::KafkaSettings;
+use crate::silence::{Renewals, Silence};
 
 /// A fetcher without lanes is kept this long: a rebalance often brings new lanes at once.
 const IDLE_LIFE: Duration = Duration::from_secs(10);
@@ -24,6 +25,7 @@ pub(crate) struct Fetchers {
     inquiry: Arc<Inquiry>,
     runtime: tokio::runtime::Handle,
     epochs: AtomicU64,
+    renewals: Renewals,
     running: Mutex<Vec<Slot>>,
 }
 
@@ -55,6 +57,7 @@ impl Fetchers {
             inquiry,
             runtime: tokio::runtime::Handle::current(),
             epochs: AtomicU64::new(0),
+            renewals: Renewals::default(),
             running: Mutex::default(),
         }
     }
@@ -126,7 +129,7 @@ impl Fetchers {
             Arc::clone(&self.topic),
             number,
             self.ground.clone(),
-            Arc::clone(&self.inquiry),
+            Silence::new(Arc::clone(&self.inquiry), Arc::clone(&self.renewals)),
             self.runtime.clone(),
         )
     }

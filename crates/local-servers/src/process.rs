@@ -116,6 +116,11 @@ impl ManagedProcess {
         Ok(())
     }
 
+    /// Has the next start run another program, with the same arguments.
+    pub fn use_program(&mut self, program: PathBuf) {
+        self.spec.program = program;
+    }
+
     /// SIGSTOP: the process stands still and keeps its connections.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGSTOP)

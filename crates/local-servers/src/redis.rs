@@ -1,7 +1,8 @@
 //! One `redis-server` with the settings that the services require.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -91,6 +92,16 @@ impl Redis {
     /// The child process.
     pub fn process(&mut self) -> &mut ManagedProcess {
         &mut self.process
+    }
+
+    /// Asks it as a person would who types the command, without quotes; its answer must be no error, and begin on one line.
+    pub fn tell(&self, command: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.address())?;
+        write!(stream, "{command}\r\n")?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        anyhow::ensure!(!answer.starts_with('-'), "{command}: {answer}");
+        Ok(answer)
     }
 
     /// SIGKILL; what was acknowledged is on the disk.

@@ -15,7 +15,7 @@ use saga_core::record::{Command, CommandRecord, Floor, MAX_OUTPUT_BYTES, Outcome
 use service_kit::panics::caught;
 
 use crate::business::{Business, Decision, Fault, UndoOutcome};
-use crate::values::{Draft, Values, read};
+use crate::values::{Draft, Values, read, refuse_foreign};
 
 /// Most records of a lane in one transaction: a window of the starter, so that it passes in one piece.
 pub const MAX_CHUNK_RECORDS: usize = 64;
@@ -317,7 +317,7 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
     /// Asks the business. Only what it applies leaves a trace in the values.
     fn decide(&mut self, offset: i64, command: &Command) -> Result<(Outcome, Option<StepRecord>), Fault> {
         let mut draft = Draft::new(self.values);
-        match self.business.action(command, &mut draft) {
+        match refuse_foreign(self.business.action(command, &mut draft), &mut draft) {
             Ok(Decision::Apply { output, .. }) if output.len() > MAX_OUTPUT_BYTES => {
                 // Once it is done it must be answered, and no record would take the answer.
                 let reason = format!("the output has {} bytes; it may have {MAX_OUTPUT_BYTES}", output.len());
@@ -347,7 +347,7 @@ impl<'a, B: Business + ?Sized> Execution<'a, B> {
         done: &Bytes,
     ) -> Result<(Outcome, Option<StepRecord>), Fault> {
         let mut draft = Draft::new(self.values);
-        match self.business.undo(command, done, &mut draft) {
+        match refuse_foreign(self.business.undo(command, done, &mut draft), &mut draft) {
             Ok(UndoOutcome::Reversed) => {
                 draft.keep();
                 Ok((Outcome::Undone, Some(StepRecord::Undone)))

@@ -12,6 +12,10 @@ use crate::business::Fault;
 pub trait Values {
     /// The key's value, `None` when it does not exist.
     fn get(&mut self, key: &str) -> Result<Option<Bytes>, Unread>;
+    /// The key of another type that was read as missing since the last time, if any.
+    fn take_foreign(&mut self) -> Option<String> {
+        None
+    }
     /// Writes a value (absolute).
     fn set(&mut self, key: String, value: Bytes);
     /// Removes a key.
@@ -22,6 +26,14 @@ pub trait Values {
 pub fn read<T: Wire>(values: &mut dyn Values, key: &str) -> Result<Option<T>, Fault> {
     let Some(bytes) = values.get(key)? else { return Ok(None) };
     T::decode(&bytes).map(Some).map_err(|cause| unreadable(&format!("key {key}"), &cause))
+}
+
+/// A key that holds a hash, a list or the like reads as missing; whatever was made of that is not true.
+pub(crate) fn refuse_foreign<T>(decided: Result<T, Fault>, values: &mut dyn Values) -> Result<T, Fault> {
+    match (decided, values.take_foreign()) {
+        (Ok(_), Some(key)) => Err(Fault::Corrupt(format!("key {key}: it holds another type of value"))),
+        (decided, _) => decided,
+    }
 }
 
 /// What it means that a stored value cannot be decoded: it is damaged, or a later program has written it.
@@ -36,6 +48,9 @@ pub fn unreadable(what: &str, cause: &DecodeError) -> Fault {
 impl Values for View<'_> {
     fn get(&mut self, key: &str) -> Result<Option<Bytes>, Unread> {
         View::get(self, key)
+    }
+    fn take_foreign(&mut self) -> Option<String> {
+        View::take_foreign(self)
     }
     fn set(&mut self, key: String, value: Bytes) {
         View::set(self, key, value);
@@ -93,6 +108,9 @@ impl Values for Draft<'_> {
             Some((_, value)) => Ok(value.clone()),
             None => self.below.get(key),
         }
+    }
+    fn take_foreign(&mut self) -> Option<String> {
+        self.below.take_foreign()
     }
     fn set(&mut self, key: String, value: Bytes) {
         self.write(key, Some(value));

@@ -40,6 +40,9 @@ impl Business for Purse {
 
     fn action(&self, command: &Command, values: &mut dyn Values) -> Result<Decision, Fault> {
         assert!(self.bug.is_none_or(|bug| command.input != bug), "a bug");
+        if command.input == "hash" && values.get("hash")?.is_none() {
+            return Ok(Decision::Refuse(Refusal { code: "no-such-thing".to_owned(), reason: String::new() }));
+        }
         let held = coins(&values.get("purse")?.unwrap());
         if held == 0 {
             return Ok(Decision::Refuse(Refusal { code: "empty".to_owned(), reason: "no coin left".to_owned() }));
@@ -74,7 +77,7 @@ struct Stage {
     store: Store,
     answers: Arc<Answers>,
     inbox: Consumer,
-    _redis: Redis,
+    redis: Redis,
     _folder: tempfile::TempDir,
 }
 
@@ -93,7 +96,7 @@ impl Stage {
         let group = format!("{name}-collector");
         let inbox = Consumer::start(&settings, &group, "saga.inbox", Arc::clone(&answers)).unwrap();
         let publisher = Publisher::new(&settings).unwrap();
-        Self { name, settings, publisher, store, answers, inbox, _redis: redis, _folder: folder }
+        Self { name, settings, publisher, store, answers, inbox, redis, _folder: folder }
     }
 
     /// Starts the participant as a process would, with this publisher for its answers.
@@ -299,6 +302,22 @@ async fn a_lane_that_somebody_else_moved_is_loaded_again() {
     eventually("all are executed", async || stage.lane(0).await.next == 20).await;
     eventually("all are answered", async || stage.answers.count() >= 25).await;
     assert_eq!(stage.purse().await, 80);
+    stage.end(participant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_type_fails_only_the_commands_that_need_it() {
+    let stage = Stage::set("hashes", 3).await;
+    stage.redis.tell("HSET hash field value").unwrap();
+    let participant = stage.start(stage.publisher.clone());
+    let command = |sequence, input| stage.command(0, sequence, Direction::Action, input);
+    stage.send(0, vec![command(0, ""), command(1, "hash"), command(2, "")]).await;
+    eventually("all are answered", async || stage.answers.count() >= 3).await;
+    let told: Vec<Outcome> = stage.answers.of(0).into_iter().map(|reply| reply.outcome).collect();
+    assert!(matches!(&told[1], Outcome::Failed { .. }), "not refused for want of it: {told:?}");
+    assert!([0, 2].into_iter().all(|place: usize| matches!(&told[place], Outcome::Applied { .. })), "{told:?}");
+    assert!(participant.lanes().values().all(|lane| lane.halted.is_none()));
+    assert_eq!(stage.purse().await, 1);
     stage.end(participant).await;
 }
 

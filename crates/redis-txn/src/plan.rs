@@ -143,6 +143,10 @@ impl Overlay {
         Err(Unread(key.to_owned()))
     }
 
+    pub(crate) fn take_foreign(&mut self) -> Option<String> {
+        self.foreign.take()
+    }
+
     pub(crate) fn write(&mut self, key: String, value: Option<Bytes>) {
         let entry = self.slots.entry(key);
         let index = entry.index();

@@ -63,6 +63,11 @@ impl<'a> View<'a> {
     pub fn get(&mut self, key: &str) -> Result<Option<Bytes>, Unread> {
         self.overlay.get(key)
     }
+    /// The key of another type that was read as missing since the last time, if any. A transaction that does not ask fails for it;
+    /// one that asks takes it on itself.
+    pub fn take_foreign(&mut self) -> Option<String> {
+        self.overlay.take_foreign()
+    }
     /// Writes a value (absolute; the key need not have been read).
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Bytes>) {
         self.overlay.write(key.into(), Some(value.into()));

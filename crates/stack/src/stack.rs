@@ -1,6 +1,6 @@
 //! A running stack and its parts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -192,6 +192,19 @@ impl Stack {
             Runner::Redis(redis) => redis.restart(),
             Runner::Service(process) => process.restart(),
         })
+    }
+
+    /// The folder of the programs that the services began with.
+    pub fn programs(&self) -> &Path {
+        &self.options.programs
+    }
+
+    /// Has the next start of a service run its program from this folder: another build.
+    pub fn use_programs(&mut self, name: &str, folder: &Path) -> anyhow::Result<()> {
+        let part =
+            self.parts.iter_mut().find(|part| part.name == name).with_context(|| format!("no process {name}"))?;
+        part.runner.process().use_program(folder.join(part.kind.name()));
+        Ok(())
     }
 
     /// SIGSTOP.

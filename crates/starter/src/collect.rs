@@ -196,18 +196,21 @@ async fn deliver<B: Business>(
 ) {
     let sequences: Vec<u64> = pending.iter().map(|entry| entry.start.ordinal.sequence).collect();
     let records = publish::records(&shared.inbox, pending);
-    let first = publish::try_once(&shared.publisher, records.clone()).await;
-    match (first, delivery) {
-        (true, _) => {}
-        (false, Delivery::Once) => return,
-        (false, Delivery::Repeated) => {
-            if shared.lanes.has_good(Instant::now()) {
-                // Those who wait for a window must not wait for this partition. The sweep sends these again.
-                *permit = None;
+    match delivery {
+        Delivery::Once => {
+            if !publish::try_once(&shared.publisher, records).await {
                 return;
             }
-            // No lane takes anything: what is begun stays bounded.
-            publish::deliver(&shared.publisher, records).await;
+        }
+        Delivery::Repeated => {
+            let give_permit_back = || {
+                // Those who wait for a window must not wait for this partition. Where no lane takes anything, what is begun
+                // stays bounded.
+                if shared.lanes.has_good(Instant::now()) {
+                    *permit = None;
+                }
+            };
+            publish::deliver(&shared.publisher, records, give_permit_back).await;
         }
     }
     shared.lanes.delivered(lane, sequences);

@@ -50,11 +50,12 @@ pub(crate) async fn try_once(publisher: &Publisher, records: Vec<Outgoing>) -> b
     sent.is_ok()
 }
 
-/// Sends until all is acknowledged. Cancel-safe: what is left is sent by the lane's next owner, or by the sweep.
-pub(crate) async fn deliver(publisher: &Publisher, records: Vec<Outgoing>) {
+/// Sends until all is acknowledged. Cancel-safe: what is left is sent by the lane's next owner, or by the sweep. `failed` runs
+/// after each attempt that failed.
+pub(crate) async fn deliver(publisher: &Publisher, records: Vec<Outgoing>, mut failed: impl FnMut()) {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-    while let Err(error) = send(publisher, records.clone()).await {
-        events::delivery_failed(records.len(), &error);
+    while !try_once(publisher, records.clone()).await {
+        failed();
         tokio::time::sleep(backoff.pause()).await;
     }
 }

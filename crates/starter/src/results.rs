@@ -108,7 +108,7 @@ impl<B: Business> ResultsRunner<B> {
             self.remember(lane, &entries);
             events::resent(lane, entries.len(), Occasion::Takeover);
             let records = publish::records(&self.shared.inbox, entries);
-            publish::deliver(&self.shared.publisher, records).await;
+            publish::deliver(&self.shared.publisher, records, || ()).await;
             self.shared.lanes.delivered(lane, sequences.iter().copied());
         }
         Ok(())

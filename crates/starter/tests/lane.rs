@@ -1,8 +1,6 @@
 //! Windows and result loops on a real Redis and a real Kafka: what starts, ends and is told, whatever fails in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -210,15 +208,6 @@ impl Stage {
         self.store.read(&[key.to_owned()]).await.unwrap().pop().unwrap()
     }
 
-    /// A command without quotes, as a person would type it.
-    fn tell_redis(&self, command: &str) {
-        let mut stream = TcpStream::connect(self.redis.lock().unwrap().address()).unwrap();
-        write!(stream, "{command}\r\n").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        assert!(!answer.starts_with('-'), "{answer}");
-    }
-
     async fn pending(&self) -> usize {
         let keys: Vec<String> = (0..LANES)
             .flat_map(|lane| (0..20).map(move |sequence| starter::keys::pending_key(Lane(lane), sequence)))
@@ -379,7 +368,7 @@ async fn the_sagas_of_a_window_stay_together_unless_they_are_hashed() {
 #[tokio::test]
 async fn a_request_that_panics_or_needs_a_key_of_another_type_fails_alone() {
     let stage = Stage::set("crashes").await;
-    stage.tell_redis("HSET thing:hash field value");
+    stage.redis.lock().unwrap().tell("HSET thing:hash field value").unwrap();
     let process = stage.process(&stage.kafka.brokers).await;
     let things = ["a", "b", "crash", "c", "hash", "d", "e"];
     let mut waiters: Vec<_> = things.iter().map(|thing| process.start(thing)).collect();

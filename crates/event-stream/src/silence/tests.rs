@@ -43,6 +43,10 @@ fn lanes(places: &[(u32, i64, bool)]) -> BTreeMap<Lane, Fetching> {
     places.iter().map(fetching).collect()
 }
 
+fn silence_with(renewals: Renewals) -> Silence {
+    Silence::new(Arc::new(Inquiry::new("silent".into())), renewals)
+}
+
 #[test]
 fn a_lane_is_silent_that_stands_before_records_at_two_looks() {
     let ends = Ends::from([(Lane(1), 10), (Lane(2), 10)]);
@@ -55,19 +59,33 @@ fn a_lane_is_silent_that_stands_before_records_at_two_looks() {
         (lanes(&[(1, 5, true)]), lanes(&[(1, 5, false)]), false),
         (lanes(&[(1, 10, false)]), lanes(&[(1, 10, false)]), false),
         (lanes(&[(2, 5, false)]), lanes(&[(1, 5, false)]), false),
-        (lanes(&[(3, 5, false)]), lanes(&[(3, 5, false)]), false),
     ];
     for (number, (before, now, is_silent)) in table.into_iter().enumerate() {
-        let mut silence = Silence::new();
+        let renewals = Renewals::default();
+        let mut silence = silence_with(renewals.clone());
         assert_eq!(silence.judge(&before, &ends), None, "one look says nothing");
         assert_eq!(silence.judge(&now, &ends).is_some(), is_silent, "case {number}");
+        // The next consumer does not bring it either: nobody gains by one more.
+        let mut next = silence_with(renewals);
+        let again = [next.judge(&now, &ends), next.judge(&now, &ends)];
+        assert!(!is_silent || again == [None, None], "case {number}");
     }
+}
+
+#[test]
+fn looks_without_an_answer_say_nothing() {
+    let (ends, at) = (Ends::from([(Lane(1), 10)]), lanes(&[(1, 5, false)]));
+    let mut silence = silence_with(Renewals::default());
+    assert_eq!(silence.judge(&at, &ends), None);
+    assert_eq!(silence.judge(&at, &Ends::new()), None, "the broker is away");
+    assert_eq!(silence.judge(&at, &ends), None, "it is back, and the consumer has not asked yet");
+    assert_eq!(silence.judge(&at, &ends), Some(Lane(1)));
 }
 
 #[test]
 fn a_lane_that_was_taken_on_anew_is_another() {
     let ends = Ends::from([(Lane(1), 10)]);
-    let mut silence = Silence::new();
+    let mut silence = silence_with(Renewals::default());
     assert_eq!(silence.judge(&lanes(&[(1, 5, false)]), &ends), None);
     let mut anew = lanes(&[(1, 5, false)]);
     anew.values_mut().for_each(|fetching| fetching.epoch += 1);

@@ -1,10 +1,14 @@
 //! A rolling restart under load: SIGTERM, the end of the process, a new one, ready; one replica after the other.
 //! Whoever checks out meanwhile gets the answer that he would have got, and no other.
 //!
+//! `UPGRADE_PROGRAMS` may name a folder with the programs of another build: then all go over to it as well, and back, and while they
+//! do so both builds work side by side.
+//!
 //! There are two gateways, and clients use one of them: they are told to use the other before the one that they use is
 //! restarted, as a load balancer would be.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A service drains within its own deadline, which is shorter.
 const END_DEADLINE: Duration = Duration::from_secs(40);
 
+/// The folder of another build's programs.
+const UPGRADE_PROGRAMS: &str = "UPGRADE_PROGRAMS";
+
 /// What clients and restarts know of each other.
 #[derive(Default)]
 struct Course {
@@ -41,11 +48,7 @@ pub async fn restarts_of_all_services_go_unnoticed(world: Arc<World>) -> anyhow:
     let shops: Vec<Shop> = gateways.iter().map(|(_, url)| Shop::new(url)).collect();
     let clients: Vec<_> =
         (0..CLIENTS).map(|_| tokio::spawn(client(shops.clone(), item.clone(), Arc::clone(&course)))).collect();
-    let restarted = async {
-        restart_services(&world, &course).await?;
-        restart_gateways(&world, &course, &gateways).await
-    };
-    let restarted = restarted.await;
+    let restarted = restart_all(&world, &course, &gateways).await;
     course.over.store(true, Ordering::Relaxed);
     let mut answers = BTreeMap::new();
     let mut sold = 0;
@@ -66,29 +69,47 @@ pub async fn restarts_of_all_services_go_unnoticed(world: Arc<World>) -> anyhow:
     Ok(())
 }
 
-async fn restart_services(world: &World, course: &Course) -> anyhow::Result<()> {
+async fn restart_all(world: &World, course: &Course, gateways: &[(String, String)]) -> anyhow::Result<()> {
+    let own = world.stack.lock().await.programs().to_owned();
+    restart_services(world, course, &own).await?;
+    restart_gateways(world, course, gateways, &own).await?;
+    let Some(other) = std::env::var_os(UPGRADE_PROGRAMS).map(PathBuf::from) else { return Ok(()) };
+    restart_services(world, course, &other).await?;
+    restart_gateways(world, course, gateways, &other).await?;
+    println!("all run the programs of {}", other.display());
+    restart_gateways(world, course, gateways, &own).await?;
+    restart_services(world, course, &own).await
+}
+
+async fn restart_services(world: &World, course: &Course, programs: &Path) -> anyhow::Result<()> {
     for service in ["orchestrator", "order-svc", "stock-svc", "payment-svc"] {
         for replica in 1..=2 {
             course.go_on().await?;
-            restart(world, &format!("{service}-{replica}")).await?;
+            restart(world, &format!("{service}-{replica}"), programs).await?;
         }
     }
     Ok(())
 }
 
-async fn restart_gateways(world: &World, course: &Course, gateways: &[(String, String)]) -> anyhow::Result<()> {
+async fn restart_gateways(
+    world: &World,
+    course: &Course,
+    gateways: &[(String, String)],
+    programs: &Path,
+) -> anyhow::Result<()> {
     for (place, (name, _)) in gateways.iter().enumerate() {
         course.used.store(place, Ordering::Relaxed);
         course.go_on().await?;
         // What has been begun there is finished there.
         course.used.store((place + 1) % gateways.len(), Ordering::Relaxed);
-        restart(world, name).await?;
+        restart(world, name, programs).await?;
     }
     course.go_on().await
 }
 
-async fn restart(world: &World, name: &str) -> anyhow::Result<()> {
+async fn restart(world: &World, name: &str, programs: &Path) -> anyhow::Result<()> {
     let mut stack = world.stack.lock().await;
+    stack.use_programs(name, programs)?;
     let status = stack.terminate(name, END_DEADLINE)?;
     ensure!(status.success(), "{name} has not drained: {status}");
     stack.restart(name)?;
