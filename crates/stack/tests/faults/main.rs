@@ -240,15 +240,16 @@ async fn a_record_of_a_later_format_halts_its_lane_alone(world: Arc<World>) -> a
             admin.get("/readyz").await.ok().filter(|answer| answer.text().contains("unknown format")).map(drop)
         };
         until(&format!("{service} names the lane"), SETTLE, names_it).await?;
-        let metrics = admin.get("/metrics").await?.text();
-        let value = |name: &str, label: &str| {
-            let is_it = |line: &&str| line.starts_with(name) && line.contains(topic) && line.contains(label);
-            metrics.lines().find(is_it).and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+        let is_shown = async || {
+            let metrics = admin.get("/metrics").await.ok()?.text();
+            let is_one = |name: &str, label: &str| {
+                let is_it = |line: &&str| line.starts_with(name) && line.contains(topic) && line.contains(label);
+                metrics.lines().find(is_it).is_some_and(|line| line.ends_with(" 1"))
+            };
+            let halted = is_one("saga_stream_lane_halted{", &format!("lane=\"{lane}\""));
+            (halted && is_one("saga_stream_lane_halts_total{", "reason=\"unknown-format\"")).then_some(())
         };
-        let halted = value("saga_stream_lane_halted{", &format!("lane=\"{lane}\""));
-        ensure!(halted.as_deref() == Some("1"), "{service}: {halted:?}");
-        let counted = value("saga_stream_lane_halts_total{", "reason=\"unknown-format\"");
-        ensure!(counted.as_deref() == Some("1"), "{service}: {counted:?}");
+        until(&format!("{service} shows it in its metrics"), SETTLE, is_shown).await?;
     }
     drop(stack);
     // The first on a halted lane waits in vain; then that lane is avoided.
