@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use stack::{Data, Kind as Process, Progress, Shop, Stack, StackOptions};
+use stack::{Clocks, Data, Kind as Process, Progress, Shop, Stack, StackOptions};
 
 use crate::audit::during::During;
 use crate::audit::{Evidence, Finding, judge};
 use crate::clients::{Crowd, set_up};
-use crate::clock::Clocks;
 use crate::collect::{Addresses, Goods, evidence, goods};
 use crate::plan::{Fault, Field, Plan, REPLICATED, Struck, on_detour, with_clock};
 use crate::remains::{self, Keys, Memories};

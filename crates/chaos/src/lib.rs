@@ -9,7 +9,6 @@
 pub mod audit;
 pub mod campaign;
 pub mod clients;
-mod clock;
 pub mod collect;
 mod forwarder;
 pub mod history;

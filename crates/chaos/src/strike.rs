@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use stack::{Detour, Poisoner, Stack};
+use stack::{Clocks, Detour, Poisoner, Stack};
 use tokio::sync::Mutex;
 
-use crate::clock::Clocks;
 use crate::forwarder::{Forwarder, Way};
 use crate::plan::{Kind, POISON_LANES, Strike};
 use crate::resp::Resp;

@@ -2,7 +2,8 @@
 //!
 //! A broker that is fenced, because its controller has not heard from it, answers that the cluster has no broker at all.
 //! librdkafka then drops every broker that it knows and from then on asks nobody (its issue 5301; 2.12.1 does it): the
-//! client would stay silent for ever. The same answer named no controller, and by that it is noticed here.
+//! client would stay silent for ever. The same answer named no controller, and by that it is noticed here. It may be the
+//! first answer of all, so a client that still looks for its first broker is given them as well: those it has it keeps.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ const LOOK_INTERVAL_MS: u64 = 1_000;
 /// The brokers of one client.
 pub(crate) struct Brokers {
     list: CString,
-    /// Whether the client has known a controller. Before that it still looks for its first broker.
+    /// Whether the client knew a controller at the last look.
     was_connected: AtomicBool,
     began: Instant,
     looked_ms: AtomicU64,
@@ -43,10 +44,12 @@ impl Brokers {
         }
         if has_controller(client) {
             self.was_connected.store(true, Ordering::Relaxed);
-        } else if self.was_connected.load(Ordering::Relaxed) {
-            tracing::warn!("the client was told of no broker and is given those that it began with");
-            self.add(client);
+            return;
         }
+        if self.was_connected.swap(false, Ordering::Relaxed) {
+            tracing::warn!("the client was told of no broker and is given those that it began with");
+        }
+        self.add(client);
     }
 
     #[allow(unsafe_code, reason = "the client's own function, called with a live handle and a C string")]
@@ -61,4 +64,31 @@ impl Brokers {
 fn has_controller<C: ClientContext>(client: &Client<C>) -> bool {
     // SAFETY: the handle lives as long as `client`. With a timeout of 0 it answers from memory.
     unsafe { rd_kafka_controllerid(client.native_ptr(), 0) >= 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use local_servers::{Kafka, KafkaOptions, free_port};
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, Producer};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_client_that_has_never_known_a_broker_is_given_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let kafka = Kafka::start(folder.path(), KafkaOptions::default()).unwrap();
+        let nobody = format!("127.0.0.1:{}", free_port().unwrap());
+        let client: BaseProducer = ClientConfig::new().set("bootstrap.servers", nobody).create().unwrap();
+        let brokers = Brokers::new(&kafka.brokers());
+        let end = Instant::now() + PATIENCE;
+        while client.client().fetch_metadata(None, Duration::from_millis(100)).is_err() {
+            assert!(Instant::now() < end, "in vain: the broker is asked");
+            brokers.keep(client.client());
+        }
+    }
 }

@@ -12,8 +12,8 @@ use telemetry::logs::LineFormat;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::health;
 pub use crate::settings::settings_table;
+use crate::{clock, health};
 
 /// Exit code for settings that cannot work (sysexits `EX_CONFIG`).
 pub const EXIT_BAD_CONFIGURATION: u8 = 78;
@@ -107,7 +107,8 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
 }
 
 /// Builds the runtime, starts telemetry, runs `run` until it ends or SIGTERM/SIGINT cancels the token and the drain
-/// deadline passes, ends telemetry. Exit code 0 after a clean drain, 78 for `BadConfiguration`, 1 otherwise.
+/// deadline passes, ends telemetry. Exit code 0 after a clean drain, 78 for `BadConfiguration`, 1 otherwise. A time of day that
+/// is set back far drains like a signal, and gives 1: whoever supervises the process is to start it again.
 pub fn main<F, Fut>(service: &'static str, args: &ProcessArgs, run: F) -> ExitCode
 where
     F: FnOnce(CancellationToken) -> Fut,
@@ -162,10 +163,10 @@ where
         if args.cpu_stages {
             telemetry::stages::start();
         }
-        let shutdown = CancellationToken::new();
+        let (shutdown, set_back) = (CancellationToken::new(), OnceLock::new());
         let outcome = tokio::select! {
-            outcome = run(shutdown.clone()) => outcome,
-            outcome = cancel_on_signal(&shutdown, args.drain_deadline()) => outcome,
+            outcome = run(shutdown.clone()) => outcome.and_then(|()| set_back.get().map_or(Ok(()), clock_failed)),
+            outcome = cancel_in_time(&shutdown, args.drain_deadline(), &set_back) => outcome,
         };
         match &outcome {
             Ok(()) => tracing::info!("ended"),
@@ -201,9 +202,17 @@ fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-/// Cancels the token at the first SIGTERM or SIGINT; returns, with an error, when the drain deadline has passed since or
-/// a second signal came.
-async fn cancel_on_signal(shutdown: &CancellationToken, drain_deadline: Duration) -> anyhow::Result<()> {
+fn clock_failed(by: &Duration) -> anyhow::Result<()> {
+    anyhow::bail!("the time of day was set back by {} s: the Kafka client would be silent for as long", by.as_secs())
+}
+
+/// Cancels the token at the first SIGTERM or SIGINT, or when the time of day has been set back, which it notes; returns, with an
+/// error, when the drain deadline has passed since or a second signal came.
+async fn cancel_in_time(
+    shutdown: &CancellationToken,
+    drain_deadline: Duration,
+    set_back: &OnceLock<Duration>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut next_signal = async || {
@@ -212,8 +221,14 @@ async fn cancel_on_signal(shutdown: &CancellationToken, drain_deadline: Duration
             _ = interrupt.recv() => "SIGINT",
         }
     };
-    let name = next_signal().await;
-    tracing::info!(signal = name, drain_deadline_s = drain_deadline.as_secs(), "draining");
+    let name = tokio::select! {
+        name = next_signal() => name,
+        by = clock::set_back() => {
+            set_back.get_or_init(|| by);
+            "the clock was set back"
+        }
+    };
+    tracing::info!(cause = name, drain_deadline_s = drain_deadline.as_secs(), "draining");
     shutdown.cancel();
     tokio::select! {
         () = tokio::time::sleep(drain_deadline) => {

@@ -4,6 +4,7 @@
 //! Deliberately not in it: what flows between the processes, and anything that runs in production.
 
 pub mod cli;
+mod clocks;
 mod fold_version;
 mod http;
 mod options;
@@ -20,6 +21,7 @@ mod state;
 mod table;
 mod topics;
 
+pub use clocks::Clocks;
 pub use http::{Answer, Http};
 pub use local_servers::{Compilers, Lifetime, free_port};
 pub use options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};

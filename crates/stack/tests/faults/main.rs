@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use stack::{Poisoner, Progress, Shop, Stack};
+use stack::{Clocks, Poisoner, Progress, Shop, Stack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -27,15 +27,25 @@ const SETTLE_KAFKA: Duration = Duration::from_secs(60);
 /// A record whose first field, its format, is 2.
 const OF_A_LATER_FORMAT: &[u8] = &[0x08, 0x02];
 
+/// Two hours: a client that waits by it would be silent for as long.
+const SET_BACK_S: i64 = -7_200;
+
 struct World {
     shop: Shop,
+    clocks: Option<Clocks>,
     stack: Mutex<Stack>,
 }
 
 fn main() -> ExitCode {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let clocks = Clocks::find(folder.path());
     common::run(
-        |options| options.own_envs.push(("order-svc-1".to_owned(), "DRAIN_DEADLINE_S".to_owned(), "6".to_owned())),
-        |stack| World { shop: Shop::new(stack.gateway_url()), stack: Mutex::new(stack) },
+        |options| {
+            options.own_envs.push(("order-svc-1".to_owned(), "DRAIN_DEADLINE_S".to_owned(), "6".to_owned()));
+            let clock = clocks.as_ref().map(|clocks| clocks.envs("payment-svc-1").expect("a clock of its own"));
+            options.own_envs.extend(clock.into_iter().flatten());
+        },
+        |stack| World { shop: Shop::new(stack.gateway_url()), clocks: clocks.clone(), stack: Mutex::new(stack) },
         async |world: World| world.stack.into_inner().stop().await.map(drop),
         vec![
             scenario!(orchestrator_is_killed),
@@ -51,6 +61,7 @@ fn main() -> ExitCode {
             scenario!(items_cannot_be_added_while_stock_is_away),
             scenario!(an_undo_that_hangs_is_shown_and_answered_as_undecided),
             scenario!(a_checkout_that_outlasts_the_drain_is_told_where_to_look),
+            scenario!(a_service_whose_clock_is_set_back_far_ends_and_is_well_when_started_again),
             scenario!(a_service_does_not_start_over_a_store_that_lost_its_data),
             // Last: the halted lanes stay so.
             scenario!(a_record_of_a_later_format_halts_its_lane_alone),
@@ -182,6 +193,31 @@ async fn a_checkout_that_outlasts_the_drain_is_told_where_to_look(world: Arc<Wor
     ensure!(answer.header("location").is_some_and(|place| place.contains(&order)), "{answer:?}");
     stack.wait_until_ready(&Progress::Silent).await?;
     until("it ends", SETTLE, async || (shop.find_order(&order).await.ok()?.status == "paid").then_some(())).await
+}
+
+/// It could not tell that its Kafka client is silent.
+async fn a_service_whose_clock_is_set_back_far_ends_and_is_well_when_started_again(
+    world: Arc<World>,
+) -> anyhow::Result<()> {
+    let Some(clocks) = &world.clocks else {
+        println!("skipped: libfaketime is not installed (apt-get install libfaketime)");
+        return Ok(());
+    };
+    world.stack.lock().await.wait_until_ready(&Progress::Silent).await?;
+    let strike = async || {
+        clocks.set("payment-svc-1", SET_BACK_S)?;
+        let has_ended = async || world.stack.lock().await.ended().contains(&"payment-svc-1".to_owned()).then_some(());
+        until("it ends by itself", SETTLE, has_ended).await?;
+        let log = std::fs::read_to_string(world.stack.lock().await.process("payment-svc-1")?.log_file)?;
+        ensure!(log.contains("the time of day was set back by 7200 s"), "it does not say why: {log}");
+        Ok(())
+    };
+    let heal = async || {
+        // A program that begins with another time of day than the machine's is one that libfaketime does not serve well.
+        clocks.set("payment-svc-1", 0)?;
+        world.stack.lock().await.restart("payment-svc-1")
+    };
+    drill::drill(&world.shop, SETTLE, strike, heal).await
 }
 
 /// Of what it answered over an empty store, "there is none" would be false, and an effect would happen once more.

@@ -14,20 +14,20 @@ const LOOK_S: u32 = 1;
 
 /// The clocks of the services that can jump.
 #[derive(Clone, Debug)]
-pub(crate) struct Clocks {
+pub struct Clocks {
     library: PathBuf,
     dir: PathBuf,
 }
 
 impl Clocks {
-    /// None where libfaketime is not installed.
-    pub(crate) fn find(dir: &Path) -> Option<Self> {
+    /// Clocks that are set by files in the folder. None where libfaketime is not installed.
+    pub fn find(dir: &Path) -> Option<Self> {
         let library = library()?;
         Some(Self { library, dir: dir.to_owned() })
     }
 
     /// What a service needs in its environment so that its clock can jump: name of the service, variable, value.
-    pub(crate) fn envs(&self, service: &str) -> anyhow::Result<Vec<(String, String, String)>> {
+    pub fn envs(&self, service: &str) -> anyhow::Result<Vec<(String, String, String)>> {
         self.set(service, 0)?;
         let variables = [
             ("LD_PRELOAD", self.library.display().to_string()),
@@ -41,7 +41,7 @@ impl Clocks {
     }
 
     /// From now on the service's clock is off by so many seconds; it notices within a second.
-    pub(crate) fn set(&self, service: &str, off_by_s: i64) -> anyhow::Result<()> {
+    pub fn set(&self, service: &str, off_by_s: i64) -> anyhow::Result<()> {
         let file = self.file(service);
         std::fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
         // Written aside and renamed: a file that is read half is no time at all.
