@@ -1,5 +1,5 @@
-//! Looks at the server now and then, for the metrics: memory, persistence, connections. On the shared connection, never on
-//! the committer's.
+//! Looks at the server now and then: for the metrics (memory, persistence, connections), and whether it may be believed, which a
+//! store that nobody asks would never be again. On the shared connection, never on the committer's.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use telemetry::metrics::{self, Gauge};
 
 use crate::check::{field, text};
 use crate::connection::{first_error, pipeline};
-use crate::store::Inner;
+use crate::store::{Inner, STORE_ID_KEY};
 
 /// Pause between two looks: what is looked at changes slowly, and INFO is not free.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -52,11 +52,14 @@ async fn look(store: &Inner) {
     for section in ["server", "clients", "memory", "persistence", "stats"] {
         commands.cmd("INFO").arg(section);
     }
+    commands.cmd("GET").arg(STORE_ID_KEY);
     // A store that is away is told by the committer.
-    let Ok(replies) = store.reader.ask(&commands).await else { return };
+    let Ok(mut replies) = store.reader.ask(&commands).await else { return };
     if first_error(&replies).is_err() {
         return;
     }
+    // Trust remembers what is wrong.
+    let _ = store.server.trust().check_id(replies.pop());
     let info: String = replies.into_iter().map(|reply| text(Some(reply))).collect();
     show(&info);
     store.server.trust().evicts(eviction(&info));

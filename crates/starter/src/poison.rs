@@ -72,7 +72,7 @@ impl<B: Business> ResultsRunner<B> {
         events::result_poison(lane, record.offset, why);
         let reason = format!("made the program panic {MAX_TRIES} times: {why}");
         self.send_aside(vec![self.quarantined(lane, record, reason)]).await?;
-        Ok(self.commit(lane, position, record.offset + 1, Vec::new()).await?)
+        self.move_to(lane, position, record.offset + 1).await
     }
 }
 

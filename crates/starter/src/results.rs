@@ -61,7 +61,7 @@ impl<B: Business> LaneRunner for ResultsRunner<B> {
         let mut position = lane.fetch_from(stored.as_ref().map(|stored| stored.results_next)).await?;
         if stored.is_none() {
             // From now on a missing key means a lost store, never a new lane.
-            position = self.commit(id, position, position, Vec::new()).await.map_err(LaneFault::from)?;
+            position = self.move_to(id, position, position).await?;
         }
         lane.set_stored(position);
         let pending: Vec<u64> = stored.unwrap_or_default().pending().collect();
@@ -200,7 +200,7 @@ impl<B: Business> ResultsRunner<B> {
     pub(crate) async fn apply_chunk(&self, lane: Lane, position: i64, chunk: &[Record]) -> Result<i64, Failure> {
         let Decoded { results, set_aside, next, halt } = self.decode(lane, position, chunk)?;
         self.send_aside(set_aside).await?;
-        let position = self.commit(lane, position, next, results).await?;
+        let position = self.commit(lane, position, next, results, chunk).await?;
         halt.map_or(Ok(position), |reason| Err(LaneFault::from(reason).into()))
     }
 
@@ -258,13 +258,19 @@ impl<B: Business> ResultsRunner<B> {
         Incoming { offset: record.offset, news, known, span }
     }
 
-    /// One EXEC; then, and only then, whoever waits is answered.
-    pub(crate) async fn commit(
+    /// The lane stands elsewhere, and nothing else changes.
+    pub(crate) async fn move_to(&self, lane: Lane, expected: i64, next: i64) -> Result<i64, LaneFault> {
+        Ok(self.commit(lane, expected, next, Vec::new(), &[]).await?)
+    }
+
+    /// One EXEC; then, and only then, whoever waits is answered. `chunk` is what the results were read from.
+    async fn commit(
         &self,
         lane: Lane,
         expected: i64,
         next: i64,
         results: Vec<Incoming>,
+        chunk: &[Record],
     ) -> Result<i64, Failure> {
         let told: Vec<Told> = results.iter().map(Told::of).collect();
         let batch = ResultBatch {
@@ -288,13 +294,31 @@ impl<B: Business> ResultsRunner<B> {
         for (told, fate) in told.iter().zip(&fates) {
             self.tell(told, *fate);
         }
+        self.set_impossible_aside(lane, &told, &fates, chunk).await?;
         match halt {
             Some(reason) => Err(LaneFault::from(reason).into()),
             None => Ok(next),
         }
     }
 
-    fn tell(&self, Told { news, since, span }: &Told, fate: Fate) {
+    /// What no orchestrator of ours sends is kept for people to see. Only the EXEC could tell, so the position has moved: a
+    /// process that dies here leaves the record where it was, and an alarm.
+    async fn set_impossible_aside(
+        &self,
+        lane: Lane,
+        told: &[Told],
+        fates: &[Fate],
+        chunk: &[Record],
+    ) -> Result<(), LaneFault> {
+        let records = told.iter().zip(fates).filter_map(|(told, fate)| {
+            let Fate::Ignored(why) = fate else { return None };
+            let record = chunk.iter().find(|record| why.is_alarm() && record.offset == told.offset)?;
+            Some(self.quarantined(lane, record, format!("an impossible result ({})", why.word())))
+        });
+        self.send_aside(records.collect()).await
+    }
+
+    fn tell(&self, Told { news, since, span, .. }: &Told, fate: Fate) {
         let saga = news.saga();
         // What is said of a record that changes something is said on the level of debugging.
         let is_said = matches!(fate, Fate::Ignored(_)) || tracing::enabled!(tracing::Level::DEBUG);
@@ -327,6 +351,7 @@ struct Decoded {
 
 /// What is needed to tell of a record when its batch has been committed.
 struct Told {
+    offset: i64,
     news: News,
     /// Since when its saga is known to be pending here.
     since: Option<Instant>,
@@ -336,7 +361,7 @@ struct Told {
 impl Told {
     fn of(incoming: &Incoming) -> Self {
         let since = incoming.known.as_ref().map(|open| open.since);
-        Self { news: incoming.news.clone(), since, span: incoming.span.clone() }
+        Self { offset: incoming.offset, news: incoming.news.clone(), since, span: incoming.span.clone() }
     }
 }
 

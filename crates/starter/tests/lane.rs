@@ -215,6 +215,13 @@ impl Stage {
         self.store.read(&keys).await.unwrap().into_iter().flatten().count()
     }
 
+    /// What lies in the quarantine of a topic.
+    async fn quarantined(&self, topic: &str) -> Vec<Quarantined> {
+        let survey = event_stream::survey(&self.kafka, QUARANTINE, 1_000, PATIENCE).await.unwrap();
+        let all = survey.records.iter().map(|(_, record)| Quarantined::decode(&record.payload).unwrap());
+        all.filter(|record| record.topic == topic).collect()
+    }
+
     async fn end(self, processes: Vec<Process>) {
         for process in processes {
             process.starter.shutdown(A_WHILE).await;
@@ -229,6 +236,13 @@ impl Process {
     fn start(&self, thing: &str) -> Waiter<()> {
         self.starter.start(SagaId(Uuid::now_v7()), thing.to_owned(), TraceContext::default()).unwrap()
     }
+}
+
+/// As the processes of this program show it, in seconds.
+fn oldest_pending_s() -> f64 {
+    let text = telemetry::metrics::render();
+    let line = text.lines().find(|line| line.starts_with("saga_starter_pending_oldest_seconds "));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
 }
 
 async fn until(condition: impl AsyncFn() -> bool) {
@@ -421,13 +435,8 @@ async fn a_result_that_panics_is_set_aside_and_its_lane_goes_on() {
     for waiter in &mut waiters {
         assert!(matches!(heard(waiter).await, Heard::Ended(_)));
     }
-    let quarantined = async || {
-        let survey = event_stream::survey(&stage.kafka, QUARANTINE, 1_000, PATIENCE).await.unwrap();
-        let all = survey.records.iter().map(|(_, record)| Quarantined::decode(&record.payload).unwrap());
-        all.filter(|record| record.topic == "panics.results").collect::<Vec<_>>()
-    };
-    until(async || !quarantined().await.is_empty()).await;
-    let [set_aside] = quarantined().await.try_into().unwrap();
+    until(async || !stage.quarantined("panics.results").await.is_empty()).await;
+    let [set_aside] = stage.quarantined("panics.results").await.try_into().unwrap();
     assert!(set_aside.reason.contains("3 times") && set_aside.reason.contains("a bug"), "{}", set_aside.reason);
     let lane = Lane(set_aside.partition);
     let lane_next = async || {
@@ -436,6 +445,7 @@ async fn a_result_that_panics_is_set_aside_and_its_lane_goes_on() {
     };
     until(async || lane_next().await > set_aside.offset).await;
     assert_eq!((stage.pending().await, process.starter.pending()), (1, 1), "its saga is pending, for all to see");
+    until(async || oldest_pending_s() > 0.0).await;
     assert_ne!(stage.value("thing:boom").await.unwrap(), "done");
 
     // Mended, and put back as `quarantine retry` does.
@@ -446,5 +456,27 @@ async fn a_result_that_panics_is_set_aside_and_its_lane_goes_on() {
     assert!(matches!(heard(&mut boom).await, Heard::Ended(_)));
     assert_eq!((stage.pending().await, stage.value("thing:boom").await.unwrap()), (0, Bytes::from("done")));
     drop((waiters, boom));
+    stage.end(vec![process]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_cannot_be_is_set_aside_and_its_lane_goes_on() {
+    let stage = Stage::set("impossible").await;
+    let process = stage.process(&stage.kafka.brokers).await;
+    let mut waiter = process.start("a");
+    until(async || !stage.orchestrator.starts().is_empty()).await;
+    let start = stage.orchestrator.starts.lock().unwrap()[0].clone();
+    let (own, saga) = (&start.ordinal, SagaId(Uuid::new_v4()));
+    let next = Ordinal { sequence: own.sequence + 1, ..own.clone() };
+    let forged = [own.clone(), next].map(|ordinal| Start { saga, ordinal, ..start.clone() });
+    for start in forged.iter().chain([&start]) {
+        stage.orchestrator.answer(start).await;
+    }
+    assert!(matches!(heard(&mut waiter).await, Heard::Ended(_)));
+    until(async || stage.quarantined("impossible.results").await.len() == forged.len()).await;
+    let reasons: Vec<String> =
+        stage.quarantined("impossible.results").await.into_iter().map(|record| record.reason).collect();
+    assert!(reasons[0].contains("other-saga") && reasons[1].contains("never-started"), "{reasons:?}");
+    drop(waiter);
     stage.end(vec![process]).await;
 }

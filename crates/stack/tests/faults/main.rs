@@ -7,6 +7,7 @@ mod drill;
 #[path = "../common/wait.rs"]
 mod wait;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,9 @@ const OF_A_LATER_FORMAT: &[u8] = &[0x08, 0x02];
 
 /// Two hours: a client that waits by it would be silent for as long.
 const SET_BACK_S: i64 = -7_200;
+
+/// A store's data and an empty database change places.
+const SWAP: &str = "SWAPDB 0 1";
 
 struct World {
     shop: Shop,
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
             scenario!(a_checkout_that_outlasts_the_drain_is_told_where_to_look),
             scenario!(a_service_whose_clock_is_set_back_far_ends_and_is_well_when_started_again),
             scenario!(a_service_does_not_start_over_a_store_that_lost_its_data),
+            scenario!(a_store_that_must_not_be_believed_is_named_and_answers_nothing_false),
             // Last: the halted lanes stay so.
             scenario!(a_record_of_a_later_format_halts_its_lane_alone),
         ],
@@ -238,7 +243,7 @@ async fn a_service_does_not_start_over_a_store_that_lost_its_data(world: Arc<Wor
         let store = stack.process(store)?.address;
         stack.terminate(service, SETTLE)?;
         // The empty database takes the place of the full one, until they change places again.
-        swap_databases(&store).await?;
+        tell_store(&store, SWAP).await?;
         stack.restart(service)?;
         until("it ends by itself", SETTLE, async || stack.ended().contains(&service.to_owned()).then_some(())).await?;
         let log = std::fs::read_to_string(stack.process(service)?.log_file)?;
@@ -247,12 +252,45 @@ async fn a_service_does_not_start_over_a_store_that_lost_its_data(world: Arc<Wor
             let answer = shop.get(&format!("/stock/find/{item}")).await?;
             ensure!(answer.status == 503, "{}: {}", answer.status, answer.text());
         }
-        swap_databases(&store).await?;
+        tell_store(&store, SWAP).await?;
         stack.restart(service)?;
         stack.wait_until_ready(&Progress::Silent).await?;
     }
     ensure!((shop.find_item(&item).await?.stock, shop.find_user(&user).await?.credit) == (8, 0));
     ensure!(shop.find_order(&order).await?.status == "paid");
+    Ok(())
+}
+
+/// "There is none" would be false of what was there a moment ago.
+async fn a_store_that_must_not_be_believed_is_named_and_answers_nothing_false(world: Arc<World>) -> anyhow::Result<()> {
+    let (shop, mut stack) = (&world.shop, world.stack.lock().await);
+    stack.wait_until_ready(&Progress::Silent).await?;
+    let item = shop.create_item(5, 10).await?;
+    let stock = stack.process("stock-svc-1")?;
+    let admin = Shop::new(format!("http://{}", stock.admin_address.context("an admin port")?));
+    let store = stack.process("redis-stock")?.address;
+    let evicts = "CONFIG SET maxmemory-policy allkeys-lru";
+    let keeps = "CONFIG SET maxmemory-policy noeviction";
+    for (alarm, strike, heal) in [("store-replaced", SWAP, SWAP), ("store-evicts", evicts, keeps)] {
+        let shows = async |value: &str| {
+            let line = format!("saga_redis_distrusted{{alarm=\"{alarm}\"}} {value}");
+            let text = admin.get("/metrics").await.ok()?.text();
+            text.lines().any(|shown| shown == line).then_some(())
+        };
+        shows("0").await.with_context(|| format!("{alarm} is shown before anything is wrong"))?;
+        tell_store(&store, strike).await?;
+        let mut told = BTreeSet::new();
+        until(&format!("{alarm} is shown and answered"), SETTLE, async || {
+            told.insert(shop.get(&format!("/stock/find/{item}")).await.ok()?.status);
+            shows("1").await.filter(|()| told.contains(&503))
+        })
+        .await?;
+        ensure!(!told.contains(&404), "{alarm}: {told:?}");
+        tell_store(&store, heal).await?;
+        until(&format!("{alarm} is over"), SETTLE, async || shows("0").await).await?;
+        until("the item is there", SETTLE, async || (shop.find_item(&item).await.ok()?.stock == 10).then_some(()))
+            .await?;
+    }
     Ok(())
 }
 
@@ -298,9 +336,9 @@ async fn a_record_of_a_later_format_halts_its_lane_alone(world: Arc<World>) -> a
     .await
 }
 
-async fn swap_databases(store: &str) -> anyhow::Result<()> {
+async fn tell_store(store: &str, command: &str) -> anyhow::Result<()> {
     let mut connection = TcpStream::connect(store).await?;
-    connection.write_all(b"SWAPDB 0 1\r\n").await?;
+    connection.write_all(format!("{command}\r\n").as_bytes()).await?;
     let mut answer = [0; 5];
     connection.read_exact(&mut answer).await?;
     ensure!(&answer == b"+OK\r\n", "{}", String::from_utf8_lossy(&answer));
