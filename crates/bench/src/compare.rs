@@ -7,6 +7,9 @@ use crate::result::{Phase, Run};
 /// Two fixed loops that differ by more than this share make ratios doubtful.
 pub const DOUBTFUL_SPREAD: f64 = 0.1;
 
+/// Runs that lie further apart are no neighbours, seconds: the machine drifts, whatever the fixed loop says.
+const FAR_APART_S: u64 = 30 * 60;
+
 /// A table of B's figures as a multiple of A's, for every load that both have.
 pub fn table(a: &Run, b: &Run) -> String {
     let mut text = String::new();
@@ -39,6 +42,11 @@ pub fn table(a: &Run, b: &Run) -> String {
     let _ = writeln!(text, "fixed CPU loop: {least:.0} to {most:.0} ms, spread {:.0} %", spread * 100.0);
     if spread > DOUBTFUL_SPREAD {
         text.push_str("the machine was not equally fast for both: these ratios are doubtful\n");
+    }
+    if let (Some(a), Some(b)) = (a.ended_unix_s, b.ended_unix_s)
+        && a.abs_diff(b) > FAR_APART_S
+    {
+        let _ = writeln!(text, "{} minutes lie between them: these ratios are doubtful", a.abs_diff(b) / 60);
     }
     for (name, run) in [("A", a), ("B", b)] {
         if let Some(warning) = run.appendfsync.warning() {
@@ -74,6 +82,15 @@ mod tests {
         let mut slow = run(64, 1000, 40.0, 500.0);
         slow.fixed_loop_ms = [200.0, 300.0];
         assert!(table(&run(64, 1000, 40.0, 500.0), &slow).contains("doubtful"));
+    }
+
+    #[test]
+    fn runs_that_are_no_neighbours_are_named() {
+        let at = |ended_unix_s| crate::result::Run { ended_unix_s, ..run(64, 1000, 40.0, 500.0) };
+        let table = |a, b| table(&at(a), &at(b));
+        assert!(table(Some(10_000), Some(1_000)).contains("150 minutes lie between"));
+        assert!(!table(Some(10_000), Some(9_000)).contains("doubtful"));
+        assert!(!table(None, Some(9_000)).contains("doubtful"));
     }
 
     #[test]

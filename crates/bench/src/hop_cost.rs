@@ -1,10 +1,11 @@
 //! What a checkout costs by itself, and what each window of checkouts costs whatever it holds: a straight line through two
 //! phases whose windows held different numbers of requests. A calculation, and no better than its two points; what a process
-//! does whether there is load or not is in the second figure.
+//! does whether there is load or not is in the second figure. Only open loops are put side by side: in a closed one requests come
+//! in crowds and are cheaper, whatever a window holds.
 
 use std::fmt::Write as _;
 
-use crate::result::Phase;
+use crate::result::{Load, Phase};
 
 /// Phases whose windows differ by less than this factor say nothing.
 const APART: f64 = 3.0;
@@ -24,7 +25,8 @@ fn line((few, us_of_few): (f64, f64), (many, us_of_many): (f64, f64)) -> Cost {
 
 /// A table by process, if there are two such phases.
 pub fn table(phases: &[Phase]) -> Option<String> {
-    let with_window = || phases.iter().filter_map(|phase| Some((phase.window?, phase)));
+    let is_open = |phase: &&Phase| matches!(phase.load, Load::Rate(_));
+    let with_window = || phases.iter().filter(is_open).filter_map(|phase| Some((phase.window?, phase)));
     let (few, phase_of_few) = with_window().min_by(|a, b| a.0.total_cmp(&b.0))?;
     let (many, phase_of_many) = with_window().max_by(|a, b| a.0.total_cmp(&b.0))?;
     if many < few * APART {
@@ -50,12 +52,14 @@ mod tests {
 
     #[test]
     fn two_phases_tell_what_a_window_costs() {
-        let phase = |window, us| Phase { window, ..run(64, 1_000, 10.0, us).phases.remove(0) };
+        let closed = |window, us| Phase { window, ..run(64, 1_000, 10.0, us).phases.remove(0) };
+        let phase = |window, us| Phase { load: Load::Rate(500.0), ..closed(window, us) };
         // 100 per checkout and 8 000 per window.
         let text = table(&[phase(Some(64.0), 225.0), phase(Some(8.0), 1_100.0), phase(None, 1.0)]).expect("a table");
         let last: Vec<&str> = text.lines().last().expect("a line").split_whitespace().collect();
         assert_eq!(last, ["in", "all", "100.0", "8000"]);
         assert_eq!(table(&[phase(Some(64.0), 225.0), phase(Some(30.0), 300.0)]), None, "too near");
+        assert_eq!(table(&[closed(Some(64.0), 225.0), phase(Some(8.0), 1_100.0)]), None, "of another kind");
         assert_eq!(table(&[phase(None, 225.0)]), None);
     }
 }

@@ -47,6 +47,9 @@ pub struct Run {
     pub load_s: f64,
     /// Milliseconds of the fixed CPU loop, before and after: the speed of the machine.
     pub fixed_loop_ms: [f64; 2],
+    /// When it was over, seconds since 1970; older files do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_unix_s: Option<u64>,
     /// What was measured.
     pub phases: Vec<Phase>,
 }
@@ -177,6 +180,7 @@ impl Run {
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             load_s: 0.0,
             fixed_loop_ms: [fixed_loop_ms; 2],
+            ended_unix_s: None,
             phases: Vec::new(),
         }
     }

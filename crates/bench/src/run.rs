@@ -161,6 +161,7 @@ impl Plan {
             run.phases.push(phase);
         }
         run.fixed_loop_ms[1] = cpu::fixed_loop_ms();
+        run.ended_unix_s = Some(service_kit::clock::unix_ms() / 1_000);
         if let Some(table) = hop_cost::table(&run.phases) {
             print!("{table}");
         }

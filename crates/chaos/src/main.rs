@@ -43,6 +43,19 @@ struct Args {
     dir: PathBuf,
 }
 
+impl Args {
+    /// How the same plan comes about again: it depends on all of this.
+    fn again(&self, has_clocks: bool) -> String {
+        let Self { minutes, seed, replicas, brokers, rate, clients, .. } = self;
+        let envs: String = self.envs.iter().map(|env| format!(" --env {env}")).collect();
+        let clocks = if has_clocks { "with libfaketime" } else { "without libfaketime" };
+        format!(
+            "`./dev chaos --seed {seed} --minutes {minutes} --replicas {replicas} --brokers {brokers} --rate {rate} \
+             --clients {clients}{envs}`, {clocks}."
+        )
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
@@ -72,7 +85,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         envs: args.envs.iter().map(env).collect::<anyhow::Result<_>>()?,
     };
     let outcome = campaign::run(&campaign, &Progress::for_people()).await?;
-    println!("\nSeed {}.\n\n{}", args.seed, report::markdown(&outcome));
+    println!("\n{}\n\n{}", args.again(has_clocks), report::markdown(&outcome));
     let history = args.dir.join("history.csv");
     std::fs::write(&history, history::csv(&outcome.evidence))
         .with_context(|| format!("write {}", history.display()))?;

@@ -39,22 +39,37 @@ pub fn markdown(outcome: &Outcome) -> String {
 }
 
 fn availability(evidence: &Evidence, text: &mut String) {
-    let mut rows: BTreeMap<&str, (u64, Kept, BTreeMap<String, u64>)> = BTreeMap::new();
+    let mut rows: BTreeMap<&str, AfterKill> = BTreeMap::new();
     for promise in promises(evidence) {
         let row = rows.entry(&promise.struck.strike.role).or_default();
         let kept = promise.kept(&evidence.told);
-        row.0 += 1;
-        row.1.decided += kept.decided;
-        row.1.undecided += kept.undecided;
+        row.kills += 1;
+        row.kept.decided += kept.decided;
+        row.kept.undecided += kept.undecided;
+        row.felt_ms = row.felt_ms.max(promise.felt_ms(&evidence.told));
         for told in promise.in_flight(&evidence.told) {
-            *row.2.entry(status(told)).or_default() += 1;
+            *row.in_flight.entry(status(told)).or_default() += 1;
         }
     }
-    let _ = writeln!(text, "\n| killed alone | kills judged | sent when over: decided | not | answers before that |");
-    let _ = writeln!(text, "|---|---:|---:|---:|---|");
-    for (role, (kills, kept, in_flight)) in rows {
-        let _ = writeln!(text, "| {role} | {kills} | {} | {} | {} |", kept.decided, kept.undecided, listed(&in_flight));
+    let _ = writeln!(
+        text,
+        "\n| killed alone | kills judged | sent when over: decided | not | felt for at most, s | answers before that |\n\
+         |---|---:|---:|---:|---:|---|"
+    );
+    for (role, AfterKill { kills, kept, felt_ms, in_flight }) in rows {
+        let (Kept { decided, undecided }, felt_s) = (kept, felt_ms as f64 / 1e3);
+        let _ = writeln!(text, "| {role} | {kills} | {decided} | {undecided} | {felt_s:.1} | {} |", listed(&in_flight));
     }
+}
+
+/// What was seen of all kills of one role that came alone.
+#[derive(Default)]
+struct AfterKill {
+    kills: u64,
+    kept: Kept,
+    /// The longest of them.
+    felt_ms: u64,
+    in_flight: BTreeMap<String, u64>,
 }
 
 fn remains(evidence: &Evidence, text: &mut String) {

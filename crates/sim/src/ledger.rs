@@ -3,6 +3,7 @@
 //! Lines of words between tabs: what, its name or names, how many. A seed counts once.
 
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::faults::{Fault, Point};
 #[derive(Debug, Default)]
 pub struct Ledger {
     path: PathBuf,
+    /// Tells this program from others, whose seeds are other runs.
+    program: u64,
     /// Seeds that were run, one range for each run.
     ran: Vec<Range<u64>>,
     sagas: u64,
@@ -22,19 +25,29 @@ pub struct Ledger {
     coverage: Coverage,
 }
 
+/// A number that changes with the program that runs.
+pub fn program() -> std::io::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    std::fs::read(std::env::current_exe()?)?.hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
 /// The file cannot be used.
 #[derive(Debug)]
 pub struct LedgerError(pub String);
 
 impl Ledger {
-    /// What the file holds; nothing if there is none.
-    pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let mut ledger = Self { path: path.to_owned(), ..Self::default() };
+    /// What the file holds; nothing if there is none. `program` is [`program`], and one file holds the runs of one.
+    pub fn open(path: &Path, program: u64) -> Result<Self, LedgerError> {
+        let mut ledger = Self { path: path.to_owned(), program, ..Self::default() };
         if !path.exists() {
             return Ok(ledger);
         }
         let text = std::fs::read_to_string(path).map_err(|error| ledger.error(&error.to_string()))?;
-        for (number, line) in text.lines().enumerate() {
+        if text.lines().next() != Some(&ledger.program_line()) {
+            return Err(ledger.error("it holds the runs of another program: name a new file"));
+        }
+        for (number, line) in text.lines().enumerate().skip(1) {
             let words: Vec<&str> = line.split('\t').collect();
             if ledger.read(&words).is_none() {
                 return Err(ledger.error(&format!("line {} is not of this program", number + 1)));
@@ -77,6 +90,10 @@ impl Ledger {
         }
     }
 
+    fn program_line(&self) -> String {
+        format!("program\t{:016x}", self.program)
+    }
+
     fn error(&self, what: &str) -> LedgerError {
         LedgerError(format!("{}: {what}", self.path.display()))
     }
@@ -103,7 +120,7 @@ impl Ledger {
     }
 
     fn text(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.program_line() + "\n";
         let mut line = |names: &[&str], count: u64| {
             let _ = writeln!(text, "{}\t{count}", names.join("\t"));
         };
@@ -135,11 +152,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         for from in [0, 3] {
-            let mut ledger = Ledger::open(&path).unwrap();
+            let mut ledger = Ledger::open(&path, 7).unwrap();
             ledger.check_new(&(from..from + 3)).unwrap();
             ledger.add(from, &run(from, 3)).unwrap();
         }
-        let (sum, whole) = (Ledger::open(&path).unwrap().sum(), run(0, 6));
+        let (sum, whole) = (Ledger::open(&path, 7).unwrap().sum(), run(0, 6));
         assert_eq!((sum.seeds, sum.sagas), (6, whole.sagas));
         assert_eq!(format!("{:?}", sum.coverage), format!("{:?}", whole.coverage));
     }
@@ -148,12 +165,13 @@ mod tests {
     fn a_seed_counts_once_and_a_strange_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
-        let mut ledger = Ledger::open(&path).unwrap();
+        let mut ledger = Ledger::open(&path, 7).unwrap();
         ledger.add(10, &run(10, 2)).unwrap();
         let refused = ledger.check_new(&(11..20)).unwrap_err();
         assert!(refused.0.contains("--from 12"), "{}", refused.0);
         assert!(ledger.check_new(&(12..20)).is_ok() && ledger.check_new(&(0..10)).is_ok());
-        std::fs::write(&path, "seeds\tmany\n").unwrap();
-        assert!(Ledger::open(&path).unwrap_err().0.contains("line 1"));
+        assert!(Ledger::open(&path, 8).unwrap_err().0.contains("another program"));
+        std::fs::write(&path, "program\t0000000000000007\nseeds\tmany\n").unwrap();
+        assert!(Ledger::open(&path, 7).unwrap_err().0.contains("line 2"));
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sim::campaign::{Campaign, Outcome};
 use sim::hunt::Case;
-use sim::ledger::{Ledger, LedgerError};
+use sim::ledger::{Ledger, LedgerError, program};
 use sim::mistakes::{Defence, Mistake};
 use sim::run::run;
 use sim::show;
@@ -22,8 +22,8 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Add this run's counts to those of earlier runs in this file, and show the sum
-    #[arg(long, value_name = "FILE")]
+    /// Add this run's counts to those of earlier runs of this program in this file, and show the sum
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mistake", "without"])]
     add_to: Option<PathBuf>,
     /// Seeds that run at the same time; as many as there are processors, if not given
     #[arg(long)]
@@ -119,7 +119,8 @@ fn campaign(args: &Args, options: Options) -> bool {
 }
 
 fn open_ledger(path: &Path, campaign: &Campaign) -> Result<Ledger, LedgerError> {
-    let ledger = Ledger::open(path)?;
+    let program = program().map_err(|error| LedgerError(format!("read this program: {error}")))?;
+    let ledger = Ledger::open(path, program)?;
     ledger.check_new(&(campaign.from..campaign.from + campaign.seeds))?;
     Ok(ledger)
 }

@@ -18,6 +18,9 @@ const ENOUGH: u32 = 3;
 /// A checkout that was sent so long before the next fault and still had no answer has none because of this one.
 const PATIENCE_MS: u64 = 5_000;
 
+/// A checkout that takes so long feels the fault, milliseconds.
+const LATE_MS: u64 = 1_000;
+
 /// Checkouts sent between these moments succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise<'run> {
@@ -85,6 +88,16 @@ impl Promise<'_> {
         let all = told.iter().filter(|told| self.concerns(told)).count() as u64;
         let undecided = self.broken_by(told).count() as u64;
         Kept { decided: all - undecided, undecided }
+    }
+
+    /// How long the fault is felt: from the kill, or from when the killed store was back, until the last checkout was sent that
+    /// took [`LATE_MS`] or was not decided.
+    pub fn felt_ms(&self, told: &[Told]) -> u64 {
+        let Struck { at_ms, healed_ms, strike, .. } = self.struck;
+        let over_ms = if STORES.contains(&strike.role.as_str()) { *healed_ms } else { *at_ms };
+        let is_late = |told: &&Told| !told.is_decided() || told.done_ms - told.sent_ms >= LATE_MS;
+        let sent_then = told.iter().filter(|told| (over_ms..self.until_ms).contains(&told.sent_ms));
+        sent_then.filter(is_late).map(|told| told.sent_ms - over_ms).max().unwrap_or_default()
     }
 
     /// Those that were in flight at the kill, or were sent before it should have been over, and were answered before the next
@@ -195,6 +208,16 @@ mod tests {
         }
         // The next fault may have hit this one.
         assert_eq!(broken(&run(1, strikes(), vec![told(11_000, 20_000, 504)])), 0);
+    }
+
+    #[test]
+    fn a_fault_is_felt_until_the_last_late_checkout_was_sent() {
+        let late =
+            vec![told(1_200, 1_900, 200), told(1_500, 2_500, 200), told(1_600, 1_700, 504), told(12_500, 30_000, 504)];
+        for (role, felt_ms) in [("stock-svc", 600), ("redis-stock", 0)] {
+            let run = run(1, vec![struck(0, 1_000, role), struck(1, 12_000, "gateway")], late.clone());
+            assert_eq!(promises(&run)[0].felt_ms(&run.told), felt_ms, "{role}");
+        }
     }
 
     #[test]
