@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use gateway::settings::Settings;
-use service_kit::process;
+use service_kit::process::{self, WaitsBy};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -14,5 +14,5 @@ fn main() -> ExitCode {
         Err(exit_code) => return exit_code,
     };
     let args = settings.process.clone();
-    process::main("gateway", &args, |shutdown| gateway::run(settings, shutdown))
+    process::main("gateway", &args, WaitsBy::Monotonic, |shutdown| gateway::run(settings, shutdown))
 }

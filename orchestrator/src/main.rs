@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use orchestrator::settings::Settings;
+use service_kit::process::{self, WaitsBy};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let settings: Settings = match service_kit::process::parse() {
+    let settings: Settings = match process::parse() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    let process = settings.process.clone();
-    service_kit::process::main("orchestrator", &process, |shutdown| orchestrator::run(settings, shutdown))
+    let args = settings.process.clone();
+    process::main("orchestrator", &args, WaitsBy::TimeOfDay, |shutdown| orchestrator::run(settings, shutdown))
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use order_svc::{SERVICE, Settings};
-use service_kit::process;
+use service_kit::process::{self, WaitsBy};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -14,5 +14,5 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let process_args = settings.process.clone();
-    process::main(SERVICE, &process_args, |shutdown| order_svc::run(settings, shutdown))
+    process::main(SERVICE, &process_args, WaitsBy::TimeOfDay, |shutdown| order_svc::run(settings, shutdown))
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use payment_svc::{NAMES, Settings};
-use service_kit::process;
+use service_kit::process::{self, WaitsBy};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -14,5 +14,5 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let process_args = settings.participant.process.clone();
-    process::main(NAMES.service, &process_args, |shutdown| payment_svc::run(settings, shutdown))
+    process::main(NAMES.service, &process_args, WaitsBy::TimeOfDay, |shutdown| payment_svc::run(settings, shutdown))
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use service_kit::process;
+use service_kit::process::{self, WaitsBy};
 use stock_svc::{NAMES, Settings};
 
 #[global_allocator]
@@ -14,5 +14,5 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let process_args = settings.participant.process.clone();
-    process::main(NAMES.service, &process_args, |shutdown| stock_svc::run(settings, shutdown))
+    process::main(NAMES.service, &process_args, WaitsBy::TimeOfDay, |shutdown| stock_svc::run(settings, shutdown))
 }

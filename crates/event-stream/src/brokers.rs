@@ -2,8 +2,9 @@
 //!
 //! A broker that is fenced, because its controller has not heard from it, answers that the cluster has no broker at all.
 //! librdkafka then drops every broker that it knows and from then on asks nobody (its issue 5301; 2.12.1 does it): the
-//! client would stay silent for ever. The same answer named no controller, and by that it is noticed here. It may be the
-//! first answer of all, so a client that still looks for its first broker is given them as well: those it has it keeps.
+//! client would stay silent for ever. The same answer named no controller, and by that it is noticed here. It may come before
+//! any look of ours has seen a controller, so a client that still looks for its first broker is given them as well: those it has
+//! it keeps.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +13,12 @@ use std::time::Instant;
 use rdkafka::bindings::{rd_kafka_brokers_add, rd_kafka_controllerid};
 use rdkafka::client::{Client, ClientContext};
 
-/// A client without brokers is given them this often until one of them has answered well, milliseconds.
+/// Time between two looks, milliseconds.
 const LOOK_INTERVAL_MS: u64 = 1_000;
+
+/// A client without brokers is given them after each pause, until one of them has answered well; pauses double up to this, as the
+/// client keeps every list that it was ever given.
+const MAX_PAUSE_MS: u64 = 16_000;
 
 /// The brokers of one client.
 pub(crate) struct Brokers {
@@ -22,6 +27,7 @@ pub(crate) struct Brokers {
     was_connected: AtomicBool,
     began: Instant,
     looked_ms: AtomicU64,
+    pause_ms: AtomicU64,
 }
 
 impl Brokers {
@@ -29,14 +35,21 @@ impl Brokers {
     pub(crate) fn new(list: &str) -> Self {
         // A list with a zero in it has been refused when the client was made.
         let list = CString::new(list).unwrap_or_default();
-        Self { list, was_connected: AtomicBool::new(false), began: Instant::now(), looked_ms: AtomicU64::new(0) }
+        Self {
+            list,
+            was_connected: AtomicBool::new(false),
+            began: Instant::now(),
+            looked_ms: AtomicU64::new(0),
+            pause_ms: AtomicU64::new(LOOK_INTERVAL_MS),
+        }
     }
 
     /// Looks whether the client has brokers, if it is time to; never waits.
     pub(crate) fn keep<C: ClientContext>(&self, client: &Client<C>) {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let looked_ms = self.looked_ms.load(Ordering::Relaxed);
-        let is_due = now_ms.saturating_sub(looked_ms) >= LOOK_INTERVAL_MS;
+        let pause_ms = self.pause_ms.load(Ordering::Relaxed);
+        let is_due = now_ms.saturating_sub(looked_ms) >= pause_ms;
         // Whoever comes at the same moment leaves it to the first.
         let claim = || self.looked_ms.compare_exchange(looked_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
         if !is_due || claim().is_err() {
@@ -44,12 +57,14 @@ impl Brokers {
         }
         if has_controller(client) {
             self.was_connected.store(true, Ordering::Relaxed);
+            self.pause_ms.store(LOOK_INTERVAL_MS, Ordering::Relaxed);
             return;
         }
         if self.was_connected.swap(false, Ordering::Relaxed) {
             tracing::warn!("the client was told of no broker and is given those that it began with");
         }
         self.add(client);
+        self.pause_ms.store((pause_ms * 2).min(MAX_PAUSE_MS), Ordering::Relaxed);
     }
 
     #[allow(unsafe_code, reason = "the client's own function, called with a live handle and a C string")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How far the time of day may be set back before the process gives up: the Kafka client waits with deadlines of the time of day,
+/// How far the time of day may be set back at once before the process gives up: the Kafka client waits with deadlines of the time of day,
 /// so it stays silent as long as the step was. A shorter silence is waited out.
 const MAX_SET_BACK: Duration = Duration::from_secs(60);
 

@@ -27,6 +27,18 @@ const RUNTIME_DEADLINE: Duration = Duration::from_secs(2);
 /// Open files that a process asks for: both ends of 8 192 connections, and the clients of stores and brokers.
 const MAX_OPEN_FILES: u64 = 20_000;
 
+/// The same after the time of day was set back: a client that is silent cannot hand its lanes over.
+const DEAF_DRAIN: Duration = Duration::from_secs(5);
+
+/// The clock by which a process waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsBy {
+    /// One that nobody sets.
+    Monotonic,
+    /// The Kafka client's waits end at a time of day, so a process that has one may be silent for as long as that is set back.
+    TimeOfDay,
+}
+
 /// Settings that every service has.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProcessArgs {
@@ -107,14 +119,14 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
 }
 
 /// Builds the runtime, starts telemetry, runs `run` until it ends or SIGTERM/SIGINT cancels the token and the drain
-/// deadline passes, ends telemetry. Exit code 0 after a clean drain, 78 for `BadConfiguration`, 1 otherwise. A time of day that
-/// is set back far drains like a signal, and gives 1: whoever supervises the process is to start it again.
-pub fn main<F, Fut>(service: &'static str, args: &ProcessArgs, run: F) -> ExitCode
+/// deadline passes, ends telemetry. Exit code 0 after a clean drain, 78 for `BadConfiguration`, 1 otherwise. Where it matters, a
+/// time of day that is set back far drains for a moment and gives 1: whoever supervises the process is to start it again.
+pub fn main<F, Fut>(service: &'static str, args: &ProcessArgs, waits_by: WaitsBy, run: F) -> ExitCode
 where
     F: FnOnce(CancellationToken) -> Fut,
     Fut: std::future::Future<Output = anyhow::Result<()>>,
 {
-    match run_process(service, args, run) {
+    match run_process(service, args, waits_by, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(BadConfiguration(sentence)) = bad_configuration(&error) {
@@ -149,7 +161,7 @@ fn bad_configuration(error: &anyhow::Error) -> Option<&BadConfiguration> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
-fn run_process<F, Fut>(service: &'static str, args: &ProcessArgs, run: F) -> anyhow::Result<()>
+fn run_process<F, Fut>(service: &'static str, args: &ProcessArgs, waits_by: WaitsBy, run: F) -> anyhow::Result<()>
 where
     F: FnOnce(CancellationToken) -> Fut,
     Fut: std::future::Future<Output = anyhow::Result<()>>,
@@ -165,8 +177,12 @@ where
         }
         let (shutdown, set_back) = (CancellationToken::new(), OnceLock::new());
         let outcome = tokio::select! {
-            outcome = run(shutdown.clone()) => outcome.and_then(|()| set_back.get().map_or(Ok(()), clock_failed)),
-            outcome = cancel_in_time(&shutdown, args.drain_deadline(), &set_back) => outcome,
+            outcome = run(shutdown.clone()) => outcome,
+            outcome = cancel_in_time(&shutdown, args.drain_deadline(), waits_by, &set_back) => outcome,
+        };
+        let outcome = match set_back.get() {
+            Some(by) => clock_failed(*by, outcome),
+            None => outcome,
         };
         match &outcome {
             Ok(()) => tracing::info!("ended"),
@@ -202,8 +218,10 @@ fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-fn clock_failed(by: &Duration) -> anyhow::Result<()> {
-    anyhow::bail!("the time of day was set back by {} s: the Kafka client would be silent for as long", by.as_secs())
+/// How the drain ended says less than why it began.
+fn clock_failed(by: Duration, drained: anyhow::Result<()>) -> anyhow::Result<()> {
+    let why = format!("the time of day was set back by {} s", by.as_secs());
+    drained.and_then(|()| anyhow::bail!("the Kafka client would be silent for as long")).context(why)
 }
 
 /// Cancels the token at the first SIGTERM or SIGINT, or when the time of day has been set back, which it notes; returns, with an
@@ -211,6 +229,7 @@ fn clock_failed(by: &Duration) -> anyhow::Result<()> {
 async fn cancel_in_time(
     shutdown: &CancellationToken,
     drain_deadline: Duration,
+    waits_by: WaitsBy,
     set_back: &OnceLock<Duration>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -221,11 +240,12 @@ async fn cancel_in_time(
             _ = interrupt.recv() => "SIGINT",
         }
     };
-    let name = tokio::select! {
-        name = next_signal() => name,
-        by = clock::set_back() => {
+    let (name, drain_deadline) = tokio::select! {
+        name = next_signal() => (name, drain_deadline),
+        by = clock::set_back(), if waits_by == WaitsBy::TimeOfDay => {
+            tracing::error!(by_s = by.as_secs(), "the time of day was set back: this process ends, to be started again");
             set_back.get_or_init(|| by);
-            "the clock was set back"
+            ("clock", drain_deadline.min(DEAF_DRAIN))
         }
     };
     tracing::info!(cause = name, drain_deadline_s = drain_deadline.as_secs(), "draining");
@@ -268,14 +288,16 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_configuration_from_failure() {
-        let outcome = |result: fn() -> anyhow::Result<()>| code(main("test", &args(), async move |_| result()));
+        let outcome = |result: fn() -> anyhow::Result<()>| {
+            code(main("test", &args(), WaitsBy::TimeOfDay, async move |_| result()))
+        };
         assert_eq!(outcome(|| Ok(())), code(ExitCode::SUCCESS));
         assert_eq!(outcome(|| Err(BadConfiguration("no such port".into()).into())), code(ExitCode::from(78)));
         let wrapped = || Err(anyhow::Error::new(BadConfiguration("x".into())).context("read settings"));
         assert_eq!(outcome(wrapped), code(ExitCode::from(78)));
         assert_eq!(outcome(|| anyhow::bail!("broken")), code(ExitCode::FAILURE));
         let bad = ProcessArgs { log_format: "yaml".to_owned(), ..args() };
-        assert_eq!(code(main("test", &bad, async |_| Ok(()))), code(ExitCode::from(78)));
+        assert_eq!(code(main("test", &bad, WaitsBy::Monotonic, async |_| Ok(()))), code(ExitCode::from(78)));
     }
 
     #[derive(Debug, clap::Parser)]

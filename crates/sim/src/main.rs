@@ -23,7 +23,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// Add this run's counts to those of earlier runs of this program in this file, and show the sum
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["mistake", "without"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mistake", "without", "steps", "skip"])]
     add_to: Option<PathBuf>,
     /// Seeds that run at the same time; as many as there are processors, if not given
     #[arg(long)]

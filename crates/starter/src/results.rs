@@ -301,8 +301,8 @@ impl<B: Business> ResultsRunner<B> {
         }
     }
 
-    /// What no orchestrator of ours sends is kept for people to see. Only the EXEC could tell, so the position has moved: a
-    /// process that dies here leaves the record where it was, and an alarm.
+    /// What no orchestrator of ours sends is kept for people to see. Only the EXEC could tell, so the position has moved: if the
+    /// process dies, the lane is lost or the broker takes nothing, the record stays where it was, and the alarm was given.
     async fn set_impossible_aside(
         &self,
         lane: Lane,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use orchestrator::settings::Settings;
 use orchestrator::{Build, SERVICE};
 use saga_core::record::{InboxEvent, InboxRecord};
-use service_kit::process;
+use service_kit::process::{self, WaitsBy};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,5 +25,7 @@ fn main() -> ExitCode {
     };
     let process_args = settings.process.clone();
     let build = Build { probe: Some(Arc::new(panic_at)), ..Build::default() };
-    process::main(SERVICE, &process_args, |shutdown| orchestrator::run_as(build, settings, shutdown))
+    process::main(SERVICE, &process_args, WaitsBy::TimeOfDay, |shutdown| {
+        orchestrator::run_as(build, settings, shutdown)
+    })
 }

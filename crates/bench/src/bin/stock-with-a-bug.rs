@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use participant::{Business, Decision, Fault, UndoOutcome, Values};
 use saga_core::record::Command;
-use service_kit::process;
+use service_kit::process::{self, WaitsBy};
 use stock_svc::{NAMES, Settings, Stock};
 
 #[global_allocator]
@@ -35,5 +35,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let process_args = settings.participant.process.clone();
-    process::main(NAMES.service, &process_args, |shutdown| stock_svc::run_by(Buggy, settings, shutdown))
+    process::main(NAMES.service, &process_args, WaitsBy::TimeOfDay, |shutdown| {
+        stock_svc::run_by(Buggy, settings, shutdown)
+    })
 }

@@ -72,7 +72,12 @@ fn over_ms(struck: &Struck, field: Field) -> Option<u64> {
 
 impl Promise<'_> {
     fn concerns(&self, told: &Told) -> bool {
-        let is_sent_then = (self.from_ms..self.until_ms).contains(&told.sent_ms);
+        self.was_sent_after(self.from_ms, told)
+    }
+
+    /// Whether it was sent from then on, and is not for the next fault to answer for.
+    fn was_sent_after(&self, from_ms: u64, told: &Told) -> bool {
+        let is_sent_then = (from_ms..self.until_ms).contains(&told.sent_ms);
         let is_waited_for = || told.done_ms < self.until_ms || self.until_ms - told.sent_ms >= PATIENCE_MS;
         is_sent_then && is_waited_for()
     }
@@ -96,7 +101,7 @@ impl Promise<'_> {
         let Struck { at_ms, healed_ms, strike, .. } = self.struck;
         let over_ms = if STORES.contains(&strike.role.as_str()) { *healed_ms } else { *at_ms };
         let is_late = |told: &&Told| !told.is_decided() || told.done_ms - told.sent_ms >= LATE_MS;
-        let sent_then = told.iter().filter(|told| (over_ms..self.until_ms).contains(&told.sent_ms));
+        let sent_then = told.iter().filter(|told| self.was_sent_after(over_ms, told));
         sent_then.filter(is_late).map(|told| told.sent_ms - over_ms).max().unwrap_or_default()
     }
 
@@ -212,8 +217,14 @@ mod tests {
 
     #[test]
     fn a_fault_is_felt_until_the_last_late_checkout_was_sent() {
-        let late =
-            vec![told(1_200, 1_900, 200), told(1_500, 2_500, 200), told(1_600, 1_700, 504), told(12_500, 30_000, 504)];
+        let at = [
+            (1_200, 1_900, 200),
+            (1_500, 2_500, 200),
+            (1_600, 1_700, 504),
+            (11_900, 15_000, 200),
+            (12_500, 30_000, 504),
+        ];
+        let late = at.map(|(sent_ms, done_ms, status)| told(sent_ms, done_ms, status)).to_vec();
         for (role, felt_ms) in [("stock-svc", 600), ("redis-stock", 0)] {
             let run = run(1, vec![struck(0, 1_000, role), struck(1, 12_000, "gateway")], late.clone());
             assert_eq!(promises(&run)[0].felt_ms(&run.told), felt_ms, "{role}");

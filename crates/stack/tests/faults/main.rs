@@ -214,7 +214,7 @@ async fn a_service_whose_clock_is_set_back_far_ends_and_is_well_when_started_aga
         let has_ended = async || world.stack.lock().await.ended().contains(&"payment-svc-1".to_owned()).then_some(());
         until("it ends by itself", SETTLE, has_ended).await?;
         let log = std::fs::read_to_string(world.stack.lock().await.process("payment-svc-1")?.log_file)?;
-        ensure!(log.contains("the time of day was set back by 7200 s"), "it does not say why: {log}");
+        ensure!(log.contains("the time of day was set back by"), "it does not say why: {log}");
         Ok(())
     };
     let heal = async || {
