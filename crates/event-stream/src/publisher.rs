@@ -22,6 +22,9 @@ use crate::error::{PublishError, StreamError};
 use crate::record::Outgoing;
 use crate::settings::KafkaSettings;
 use crate::topics;
+use hurry::{Hurry, SMALL_BATCH};
+
+mod hurry;
 
 /// While the queue is full, `send` looks again this often even if no delivery has told it to.
 const FULL_QUEUE_LOOK: Duration = Duration::from_millis(20);
@@ -52,6 +55,8 @@ struct Shared {
     generations: AtomicU64,
     connected: AtomicBool,
     probing: AtomicBool,
+    /// `None` where nothing lingers.
+    hurry: Option<Hurry>,
 }
 
 /// One producer, from its making to a fatal error.
@@ -102,6 +107,7 @@ impl Publisher {
                 generations: AtomicU64::new(1),
                 connected: AtomicBool::new(false),
                 probing: AtomicBool::new(false),
+                hurry: (settings.linger_ms > 0.0).then(|| hurry(weak.clone())).flatten(),
             }
         });
         match failed {
@@ -133,6 +139,11 @@ impl Publisher {
         for of_topic in records.chunk_by(|one, next| one.topic == next.topic) {
             metrics::PUBLISHED.add(of_topic.len() as u64, &[("topic", &of_topic[0].topic)]);
         }
+        if let Some(hurry) = &self.shared.hurry
+            && records.len() <= SMALL_BATCH
+        {
+            hurry.up();
+        }
         Ok(Receipt { state })
     }
 
@@ -162,6 +173,18 @@ impl Publisher {
             tokio::time::sleep(FLUSH_LOOK).await;
         }
     }
+}
+
+/// Without the thread small batches linger like others.
+fn hurry(shared: Weak<Shared>) -> Option<Hurry> {
+    let flush = move || {
+        if let Some(shared) = shared.upgrade() {
+            hurry::flush(shared.current().producer().client());
+        }
+    };
+    let failed =
+        |error: &std::io::Error| tracing::error!(%error, "the thread that hurries a producer cannot be started");
+    Hurry::start(flush).inspect_err(failed).ok()
 }
 
 impl Future for Receipt {

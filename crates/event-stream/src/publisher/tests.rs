@@ -50,3 +50,20 @@ async fn a_broken_producer_is_replaced_and_its_receipts_say_unknown() {
     let receipt = publisher.send(vec![record("broken")]).await.unwrap();
     tokio::time::timeout(PATIENCE, receipt).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_batches_do_not_wait_for_company() {
+    const BATCHES: u32 = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start(folder.path(), KafkaOptions::default()).unwrap();
+    let settings = KafkaSettings { linger_ms: 1_000.0, ..KafkaSettings::new(kafka.brokers(), "test") };
+    let spec = TopicSpec { name: "small".into(), partitions: 1, log_append_time: true };
+    make_topics(&settings, &[spec], 1, 32 << 20, 8 << 20).await.unwrap();
+    let publisher = Publisher::new(&settings).unwrap();
+    let began = Instant::now();
+    for _ in 0..BATCHES {
+        publisher.send(vec![record("small")]).await.unwrap().await.unwrap();
+    }
+    // Each of them would take a second.
+    assert!(began.elapsed() < Duration::from_secs(1) * BATCHES / 2, "{:?}", began.elapsed());
+}
