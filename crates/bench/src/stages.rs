@@ -14,7 +14,8 @@ const METRIC: &str = "saga_cpu_stage_seconds_total{";
 
 /// Threads with one purpose, by the beginning of their names (the kernel keeps 15 bytes), and the column that their whole
 /// time belongs to. Nothing that runs on them enters a stage, so that nothing counts twice.
-const THREADS: [(&str, &str); 3] = [("rdk:", "rdkafka"), ("producer pollin", "produce"), ("fetch-", "consume")];
+const THREADS: [(&str, &str); 4] =
+    [("rdk:", "rdkafka"), ("producer pollin", "produce"), ("hurry-producer", "produce"), ("fetch-", "consume")];
 
 /// The columns of the table. Librdkafka's own threads come behind the services' stages, then what is in no stage.
 const COLUMNS: [&str; 10] =

@@ -61,7 +61,7 @@ pub struct KafkaArgs {
     /// or lost its lanes, is made anew, milliseconds
     #[arg(long, env = "KAFKA_REJOIN_DEADLINE_MS", default_value_t = 60_000)]
     pub kafka_rejoin_deadline_ms: u64,
-    /// How long a record waits for company at the producer, milliseconds; fractions are allowed
+    /// How long records wait for company at the producer, milliseconds (the client rounds up); those of small batches do not
     #[arg(long, env = "KAFKA_LINGER_MS", default_value_t = 0.5)]
     pub kafka_linger_ms: f64,
     /// After this time a record that was not acknowledged counts as unknown, milliseconds
