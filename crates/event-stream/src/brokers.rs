@@ -18,7 +18,7 @@ const LOOK_INTERVAL_MS: u64 = 1_000;
 
 /// A client without brokers is given them after each pause, until one of them has answered well; pauses double up to this, as the
 /// client keeps every list that it was ever given.
-const MAX_PAUSE_MS: u64 = 16_000;
+const MAX_PAUSE_MS: u64 = 4_000;
 
 /// The brokers of one client.
 pub(crate) struct Brokers {
