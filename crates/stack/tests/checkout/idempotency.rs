@@ -55,6 +55,26 @@ pub async fn every_post_has_one_effect_per_key(world: Arc<World>) -> anyhow::Res
     Ok(())
 }
 
+/// Batches that come again write nothing over what has changed since. A part of the scenario of `batch_init`, as all batches
+/// write the same ids.
+pub async fn batches_are_written_once_per_key(world: &World) -> anyhow::Result<()> {
+    let shop = &world.shop;
+    let batches = ["/stock/batch_init/20/1000/7", "/payment/batch_init/20/10000", "/orders/batch_init/20/20/20/7"];
+    for batch in batches {
+        ensure!(twice(world, batch, "batch").await?.status == 200, "{batch}");
+    }
+    let order = shop.find_order("19").await?;
+    let item = &order.items[0].0;
+    ensure!(shop.checkout("19").await?.status == 200);
+    for batch in batches {
+        ensure!(shop.post_with_key(batch, "batch").await?.header("idempotent-replayed") == Some("true"), "{batch}");
+    }
+    ensure!(shop.find_order("19").await?.paid);
+    ensure!(shop.find_item(item).await?.stock < 1_000);
+    ensure!(shop.find_user(&order.user_id).await?.credit == 9_986);
+    Ok(())
+}
+
 /// A refused checkout stays refused for its key, although the order could be paid by now; another key is a new try.
 pub async fn a_checkout_with_a_key_keeps_its_answer(world: Arc<World>) -> anyhow::Result<()> {
     let shop = &world.shop;

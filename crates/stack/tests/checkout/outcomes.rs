@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 
-use crate::World;
+use crate::{World, idempotency};
 
 /// 200 means paid: stock and credit are taken once.
 pub async fn paid_order_takes_stock_and_credit(world: Arc<World>) -> anyhow::Result<()> {
@@ -117,7 +117,7 @@ pub async fn empty_order_is_paid_for_nothing(world: Arc<World>) -> anyhow::Resul
     Ok(())
 }
 
-/// Ids 0 … n-1 are there afterwards, fresh, whatever they were before.
+/// Ids 0 … n-1 are there afterwards, fresh, whatever they were before; with a key only once.
 pub async fn batch_init_replaces_what_was_there(world: Arc<World>) -> anyhow::Result<()> {
     let shop = &world.shop;
     for _ in 0..2 {
@@ -131,5 +131,5 @@ pub async fn batch_init_replaces_what_was_there(world: Arc<World>) -> anyhow::Re
         ensure!(shop.checkout("19").await?.status == 200);
         ensure!(shop.find_user(&order.user_id).await?.credit == 9_986);
     }
-    Ok(())
+    idempotency::batches_are_written_once_per_key(&world).await
 }
