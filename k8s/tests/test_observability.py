@@ -58,6 +58,8 @@ PLANTED = [
     (lambda it: alert(it, "LaneHalted")["annotations"].update(runbook_url="docs/runbook.md#halted"), "its runbook_url is not"),
     (lambda it: setattr(it, "runbook", it.runbook.replace("### LaneHalted\n", "")), "LaneHalted: 0 entries in docs/runbook.md"),
     (lambda it: setattr(it, "runbook", it.runbook + "\n### LaneLost\n"), "runbook: LaneLost is no alert"),
+    (lambda it: setattr(it, "runbook", it.runbook.replace("`undo-object-gone`", "")), "alarm undo-object-gone: not in"),
+    (lambda it: it.alarms.add("halted-by-magic"), "alarm halted-by-magic: not in docs/runbook.md"),
     (lambda it: forget_tests(it, "KafkaAway", fires=True), "KafkaAway: no test in which it fires"),
     (lambda it: forget_tests(it, "KafkaAway", fires=False), "KafkaAway: no test in which it is silent"),
     (lambda it: panel(it, "What is stuck?").update(title="Stuck"), "no panels for the question What is stuck?"),

@@ -1,4 +1,4 @@
-"""Every alert says how urgent it is, has its entry in the runbook, and was seen to fire and to be silent."""
+"""Every alert says how urgent it is, has its entry in the runbook, and was seen to fire and to be silent; every alarm is explained."""
 
 import re
 
@@ -23,6 +23,13 @@ def alerts_say_what_to_do(sources):
         yield f"runbook: {entry} is no alert"
 
 
+def alarms_are_explained(sources):
+    """The runbook has a word for each alarm of the programs."""
+    for alarm in sorted(sources.alarms):
+        if f"`{alarm}`" not in sources.runbook:
+            yield f"alarm {alarm}: not in docs/runbook.md"
+
+
 def alerts_are_tested(sources):
     """Each alert fires in some test, and is silent in some."""
     tests = [it for test in sources.tests for it in test["alert_rule_test"]]
@@ -34,4 +41,4 @@ def alerts_are_tested(sources):
             yield f"alert {alert['alert']}: no test in which it is silent"
 
 
-RULES = (alerts_say_what_to_do, alerts_are_tested)
+RULES = (alerts_say_what_to_do, alarms_are_explained, alerts_are_tested)

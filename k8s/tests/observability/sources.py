@@ -11,6 +11,9 @@ import yaml
 _METRIC = re.compile(r"^\| `([a-z0-9_]+)` \| [^|]+ \| (\w+) \| ([^|]*) \|", re.MULTILINE)
 # Where spans get their attributes and words.
 _SPANS = ("crates/telemetry/src/context/*.rs", "orchestrator/src/hop.rs", "orchestrator/src/summary.rs", "crates/starter/src/apply.rs")
+# Where programs name an alarm, and why a lane halts.
+_ALARM = re.compile(r'alarm = "([a-z-]+)"|"alarm", "([a-z-]+)"|\.note\("([a-z-]+)"|\bAlarm::\w+[^=]*=> \("([a-z-]+)"')
+_HALT = re.compile(r'Self::\w+(?:\(_\)| \{ \.\. \}) => "([a-z-]+)"')
 # What Grafana puts in before it asks.
 _VARIABLES = {"$namespace": ".*", "$__rate_interval": "5m"}
 
@@ -34,6 +37,7 @@ class Sources:
     runbook: str
     collector: dict
     spans: str
+    alarms: set
 
     @classmethod
     def read(cls, root):
@@ -52,6 +56,7 @@ class Sources:
             (root / "docs/runbook.md").read_text(),
             yaml.safe_load((root / "k8s/observability/otel-collector.yml").read_text()),
             "".join(path.read_text() for pattern in _SPANS for path in sorted(root.glob(pattern))),
+            _alarms(root),
         )
 
     def rules(self, kind):
@@ -78,3 +83,13 @@ class Sources:
             yield f"alert {rule['alert']}", rule["expr"]
         for title, expression in self.queries():
             yield f"panel {title}", expression
+
+
+def _alarms(root):
+    """The words of every alarm and of every reason for a halt."""
+    sources = (path for pattern in ("*/src/**/*.rs", "crates/*/src/**/*.rs") for path in root.glob(pattern))
+    found = [match for path in sources for match in _ALARM.findall(path.read_text())]
+    halts = _HALT.findall((root / "crates/event-stream/src/error.rs").read_text())
+    if not found or not halts:
+        raise SystemExit("observability: no alarms that this program can find in the sources")
+    return {word for match in found for word in match if word} | set(halts)
