@@ -38,7 +38,7 @@ use crate::checkout::Checkout;
 use crate::poll::Poller;
 use crate::rest::Shop;
 pub use crate::settings::Settings;
-use crate::starting::Checkouts;
+use crate::starting::{Checkouts, Probe};
 
 /// The service's name: client id, consumer group.
 pub const SERVICE: &str = "order-svc";
@@ -63,6 +63,18 @@ const PART_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs the service until `shutdown` is cancelled and what was taken is done.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    run_as(Build::default(), settings, shutdown).await
+}
+
+/// What another build of this program would do otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Build {
+    /// Looks at every result before it is applied: a program with a bug panics.
+    pub probe: Option<Probe>,
+}
+
+/// The same as another build: a measurement plays a program that is wrong.
+pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
     let upstreams = Upstreams::new("stock", &settings.stock_upstreams)?;
     let kafka = settings.kafka.settings(SERVICE, &instance);
@@ -76,7 +88,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     }
 
     let publisher = Publisher::new(&kafka)?;
-    let starter = start(&settings, &store, &publisher).await?;
+    let starter = start(build, &settings, &store, &publisher).await?;
     let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
     let consumer = Consumer::start_on(ground, &kafka, SERVICE, RESULTS_TOPIC, starter.runner())?;
     let parts = readiness::Parts {
@@ -141,7 +153,12 @@ async fn check_topics(kafka: &KafkaSettings, settings: &Settings) -> anyhow::Res
     event_stream::check_topics(kafka, &topics).await.context("check the topics")
 }
 
-async fn start(settings: &Settings, store: &Store, publisher: &Publisher) -> anyhow::Result<Starter<Checkouts>> {
+async fn start(
+    build: Build,
+    settings: &Settings,
+    store: &Store,
+    publisher: &Publisher,
+) -> anyhow::Result<Starter<Checkouts>> {
     let store_id = store.claim(SERVICE).await.map_err(unusable)?;
     let names = starter::Settings {
         name: STARTER.to_owned(),
@@ -151,7 +168,7 @@ async fn start(settings: &Settings, store: &Store, publisher: &Publisher) -> any
         placement: settings.placement,
     };
     let (definition, inputs) = (settings.checkout_definition.clone(), settings.checkout_inputs.clone());
-    let business = Checkouts { definition, inputs };
+    let business = Checkouts { definition, inputs, probe: build.probe };
     Ok(Starter::new(names, Arc::new(business), store.clone(), store_id, publisher.clone()))
 }
 

@@ -17,12 +17,17 @@ use crate::decide::{self, Applied, Checkout, merged_lines};
 use crate::order::Order;
 use crate::store::{decode, encode, order_key};
 
+/// Looks at a result before it is applied.
+pub type Probe = fn(&SagaResult);
+
 /// Checks orders out with one definition.
 pub struct Checkouts {
     /// The definition's name.
     pub definition: String,
     /// What its steps get.
     pub inputs: Inputs,
+    /// Where a program with a bug panics; `None` in the product.
+    pub probe: Option<Probe>,
 }
 
 /// What each step of a definition gets, by the step's name.
@@ -128,6 +133,9 @@ impl Business for Checkouts {
     }
 
     fn apply(&self, view: &mut View<'_>, order_id: &str, result: &SagaResult) -> Result<Application, Unread> {
+        if let Some(probe) = self.probe {
+            probe(result);
+        }
         change(view, order_id, |order| decide::apply_result(order, result))
     }
 
@@ -206,7 +214,7 @@ mod tests {
     use super::*;
 
     fn checkouts(inputs: &str) -> Checkouts {
-        Checkouts { definition: "checkout".to_owned(), inputs: inputs.parse().unwrap() }
+        Checkouts { definition: "checkout".to_owned(), inputs: inputs.parse().unwrap(), probe: None }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod outage;
 mod overload;
 mod picture;
 mod poison;
+mod poison_records;
 mod rebalance;
 mod rebalance_report;
 mod report;
@@ -77,7 +78,7 @@ enum Command {
     Rebalance(rebalance::Args),
     /// Takes a participant away for minutes, brings it back, and looks at what that cost
     Outage(outage::Args),
-    /// Measures what records that nobody can read cost everybody else
+    /// Measures what records that nobody can read, or at which a program panics, cost everybody else
     Poison(poison::Args),
 }
 

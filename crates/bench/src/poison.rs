@@ -1,55 +1,28 @@
 //! What records that nobody can read, or at which a program panics, cost everybody else: quiet phases and phases with such
 //! records in turns, so that each poisoned phase has a quiet one before and after it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use bytes::Bytes;
-use proto::Wire as _;
-use saga_core::ids::{CommandId, Direction, Lane, Ordinal, SagaId, Starter, TraceContext};
-use saga_core::record::{Command, CommandRecord, InboxEvent, Start};
 use serde::Serialize;
-use stack::{Kind, Poisoner, READ_TOPICS, quarantined};
-use uuid::Uuid;
+use stack::quarantined;
 
 use crate::cpu;
 use crate::curve::median;
+use crate::poison_records::{Counts, Records, Source};
 use crate::result::{self, Load, Phase};
 use crate::run::{Course, Plan};
 
 /// Arrivals per second, unless `--rate` says otherwise: some tenth of what two cores can do.
 const RATE: f64 = 300.0;
-/// A record that Kafka has not acknowledged in this time ends the measurement.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Everything is set aside within this time after the last phase.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Pause between two looks at the quarantine, each of which reads all of it.
 const LOOK: Duration = Duration::from_secs(1);
-/// From one record of a topic to the next the lane moves on by so many: all lanes get some where it has no common divisor
-/// with their number, and neighbours in time are far apart.
-const STRIDE: u64 = 37;
-/// The programs that run in the place of others where records shall make one panic; they lie beside this one.
-const STOCK_WITH_A_BUG: &str = "stock-with-a-bug";
-const ORCHESTRATOR_WITH_A_BUG: &str = "orchestrator-with-a-bug";
-/// The word at which they panic.
-const FATAL: &str = "panic";
 /// Latency may grow by this factor.
 const WANTED: f64 = 2.0;
-
-/// What is wrong with the records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Records {
-    /// Bytes that no service can read, on every topic that one reads
-    Unreadable,
-    /// Commands at which stock-svc panics: a program with a bug runs in its place
-    FatalCommands,
-    /// Starts at which the orchestrator panics: a program with a bug runs in its place
-    FatalStarts,
-}
 
 /// The options of this measurement.
 #[derive(Clone, Debug, clap::Args)]
@@ -69,9 +42,6 @@ pub struct Args {
     #[command(flatten)]
     plan: Plan,
 }
-
-/// Records by topic.
-type Counts = BTreeMap<String, u64>;
 
 /// Everything that was found out.
 #[derive(Debug, Serialize)]
@@ -110,18 +80,20 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let load = Load::Rate(plan.one_rate(RATE)?);
     let time = Duration::from_secs(plan.seconds);
     let mut course = Course::begin(&plan).await?;
+    let count = args.of_one_phase() * u64::from(args.rounds);
+    course.write_orders(args.records.orders(count)).await?;
     course.warm_up(Duration::from_secs(plan.warmup_s)).await?;
     let mut fixed_loop_ms = [cpu::fixed_loop_ms(); 2];
-    let poisoner = Poisoner::new(course.stack.brokers(), PATIENCE)?;
-    let mut sent = Counts::new();
+    let mut source = Source::new(args.records, &course.stack, plan.partitions)?;
     let mut phases = vec![course.phase(load, time).await?];
     for round in 0..args.rounds {
-        let (phase, poisoned) = tokio::join!(course.phase(load, time), args.poison(&poisoner, round, &mut sent));
+        let (phase, poisoned) = tokio::join!(course.phase(load, time), args.poison(&mut source, round));
         poisoned?;
         phases.push(phase?);
         phases.push(course.phase(load, time).await?);
     }
     fixed_loop_ms[1] = cpu::fixed_loop_ms();
+    let (sent, undecided) = source.end().await;
     let quarantined = set_aside(course.stack.brokers(), &sent).await?;
     let (records, poison_rate) = (args.records, args.poison_rate);
     let (partitions, replicas) = (plan.partitions, plan.replicas);
@@ -134,92 +106,27 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let look = course.stack.look().await;
     course.end().await?;
     ensure!(look.is_complete(plan.partitions), "not every lane is served: {}", look.missing(plan.partitions));
-    report.check()
+    report.check()?;
+    undecided
 }
 
 impl Args {
-    /// Appends the records of one phase, each in its time, and counts them.
-    async fn poison(&self, poisoner: &Poisoner, round: u32, sent: &mut Counts) -> anyhow::Result<()> {
+    /// Records of one poisoned phase.
+    fn of_one_phase(&self) -> u64 {
+        u64::from(self.poison_rate) * self.plan.seconds
+    }
+
+    /// Brings the records of one phase, each in its time.
+    async fn poison(&self, source: &mut Source, round: u32) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let count = u64::from(self.poison_rate) * self.plan.seconds;
+        let count = self.of_one_phase();
         for number in 0..count {
             let due = begin + Duration::from_secs_f64(number as f64 / f64::from(self.poison_rate));
             tokio::time::sleep_until(due.into()).await;
-            let number = u64::from(round) * count + number;
-            let (topic, lane) = place(number, self.records.topics(), self.plan.partitions);
-            match self.records {
-                Records::Unreadable => poisoner.append(topic, [lane]).await?,
-                Records::FatalCommands => poisoner.append_all(topic, [lane], &fatal_command(number, lane)).await?,
-                Records::FatalStarts => poisoner.append_all(topic, [lane], &fatal_start(number, lane)).await?,
-            }
-            *sent.entry(topic.to_owned()).or_default() += 1;
+            source.bring(u64::from(round) * count + number).await?;
         }
         Ok(())
     }
-}
-
-impl Records {
-    /// Where they go.
-    fn topics(self) -> &'static [&'static str] {
-        match self {
-            Self::Unreadable => &READ_TOPICS,
-            Self::FatalCommands => &["stock.commands"],
-            Self::FatalStarts => &["saga.inbox"],
-        }
-    }
-
-    /// The program that panics at them, and in whose place it runs.
-    fn with_a_bug(self) -> Option<(Kind, &'static str)> {
-        match self {
-            Self::Unreadable => None,
-            Self::FatalCommands => Some((Kind::StockSvc, STOCK_WITH_A_BUG)),
-            Self::FatalStarts => Some((Kind::Orchestrator, ORCHESTRATOR_WITH_A_BUG)),
-        }
-    }
-}
-
-/// Where a record goes: the topics in turns, over all lanes.
-fn place(number: u64, topics: &[&'static str], partitions: u32) -> (&'static str, u32) {
-    let count = topics.len() as u64;
-    let topic = topics[usize::try_from(number % count).unwrap_or_default()];
-    let lane = number / count * STRIDE % u64::from(partitions);
-    (topic, u32::try_from(lane).unwrap_or_default())
-}
-
-/// The start of a saga that nobody else knows, at which the orchestrator with the bug panics.
-fn fatal_start(number: u64, lane: u32) -> Bytes {
-    let start = Start {
-        saga: saga(number),
-        ordinal: ordinal(number, lane),
-        definition: FATAL.to_owned(),
-        inputs: BTreeMap::new(),
-        results_topic: "order.results".to_owned(),
-        trace: TraceContext::default(),
-    };
-    InboxEvent::Start(start).encode()
-}
-
-/// A command of a saga that nobody else knows, at which the stock-svc with the bug panics.
-fn fatal_command(number: u64, lane: u32) -> Bytes {
-    let command = Command {
-        id: CommandId { saga: saga(number), step: "stock".to_owned(), direction: Direction::Action },
-        ordinal: ordinal(number, lane),
-        operation: FATAL.to_owned(),
-        input: Bytes::new(),
-        uses: BTreeMap::new(),
-        may_refuse: true,
-        trace: TraceContext::default(),
-    };
-    CommandRecord::Command(command).encode()
-}
-
-fn saga(number: u64) -> SagaId {
-    SagaId(Uuid::from_u128(number.into()))
-}
-
-fn ordinal(number: u64, lane: u32) -> Ordinal {
-    let starter = Starter { name: "poisoner".to_owned(), store: Uuid::nil() };
-    Ordinal { starter, lane: Lane(lane), sequence: number }
 }
 
 /// What lies in the quarantine once it is as much as was sent, or when the time for that is over.
@@ -299,8 +206,6 @@ fn not_paid(phase: &Phase) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::result::tests::run;
 
@@ -332,16 +237,6 @@ mod tests {
         let names: Vec<&str> = text.lines().skip(1).take(5).filter_map(|line| line.get(..8)).map(str::trim).collect();
         assert_eq!(names, ["quiet", "poison 1", "quiet", "poison 2", "quiet"]);
         assert!(text.contains("p99: 1.15 (median), at most 1.50"), "{text}");
-    }
-
-    #[test]
-    fn records_go_to_every_lane_of_every_topic() {
-        let places: BTreeSet<_> = (0..400).map(|number| place(number, &READ_TOPICS, 100)).collect();
-        assert_eq!(places.len(), 400);
-        assert!(places.iter().all(|(_, lane)| *lane < 100));
-        for records in [Records::FatalCommands, Records::FatalStarts] {
-            assert!(records.topics().iter().all(|topic| READ_TOPICS.contains(topic)));
-        }
     }
 
     #[test]

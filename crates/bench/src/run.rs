@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use stack::{Compilers, Data, Kind, Progress, Shop, Stack, StackOptions};
 
 use crate::audit::{self, Told, Verdict};
@@ -203,6 +204,11 @@ impl Course {
             load_s,
             stack,
         })
+    }
+
+    /// Writes more orders, beside those of the load.
+    pub async fn write_orders(&self, rows: impl Iterator<Item = (String, Bytes)> + Send) -> anyhow::Result<()> {
+        audit::write(&address_of(&self.stack, Kind::OrderSvc)?, rows).await
     }
 
     /// Load that is not measured.
