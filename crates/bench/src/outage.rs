@@ -125,7 +125,7 @@ struct Outage {
 async fn outage(args: &Args, course: &mut Course, steady: &Steady) -> anyhow::Result<Outage> {
     let names: Vec<String> = (1..=args.plan.replicas).map(|replica| format!("{}-{replica}", args.service)).collect();
     tokio::time::sleep(QUIET).await;
-    let (first, memory_before) = (sagas(course).await?, memory_mb(course));
+    let (first, memory_before) = (sagas(course).await?, soak::services_mb(course));
     names.iter().try_for_each(|name| course.stack.kill(name))?;
     let down = steady.elapsed();
     let (mut most, mut memory, mut attention_after_s) = (Sagas::default(), memory_before, None);
@@ -136,7 +136,7 @@ async fn outage(args: &Args, course: &mut Course, steady: &Steady) -> anyhow::Re
             attention_after_s = Some((steady.elapsed() - down).as_secs_f64());
         }
         (most.open, most.need_attention) = (most.open.max(now.open), most.need_attention.max(now.need_attention));
-        memory = memory.max(memory_mb(course));
+        memory = memory.max(soak::services_mb(course));
     }
     names.iter().try_for_each(|name| course.stack.restart(name))?;
     let back = steady.elapsed();
@@ -144,7 +144,7 @@ async fn outage(args: &Args, course: &mut Course, steady: &Steady) -> anyhow::Re
     let ready = steady.elapsed();
     let last = loop {
         let now = sagas(course).await?;
-        memory = memory.max(memory_mb(course));
+        memory = memory.max(soak::services_mb(course));
         if now.oldest_s < (steady.elapsed() - back).saturating_sub(STALE).as_secs_f64() && now.need_attention == 0.0 {
             break now;
         }
@@ -223,10 +223,6 @@ async fn sagas(course: &Course) -> anyhow::Result<Sagas> {
         all.appended += metrics::sum(&text, "saga_inbox_appended_total").unwrap_or_default();
     }
     Ok(all)
-}
-
-fn memory_mb(course: &Course) -> f64 {
-    soak::memory_mb(course).values().sum()
 }
 
 #[cfg(test)]

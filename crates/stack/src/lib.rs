@@ -30,6 +30,7 @@ pub use poison::{POISON, Poisoner};
 pub use progress::Progress;
 pub use quarantine::quarantined;
 pub use ready::Look;
+pub use servers::LONELY_HEAP_MB;
 pub use shop::{Item, Order, Shop, User};
 pub use stack::Stack;
 pub use state::{ProcessInfo, StackState, Supervisor};

@@ -12,7 +12,7 @@ use crate::stack::{Part, Runner};
 use crate::topics::{self, Topics};
 
 /// Largest heap of a broker alone, MiB.
-const LONELY_HEAP_MB: u32 = 512;
+pub const LONELY_HEAP_MB: u32 = 512;
 /// Largest heap of each of three brokers, MiB.
 const CLUSTER_HEAP_MB: u32 = 384;
 /// Brokers of a cluster.
