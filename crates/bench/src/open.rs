@@ -177,3 +177,96 @@ impl Loop {
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::scenario::Scenario;
+
+    const RATE: f64 = 100.0;
+    const ARRIVALS: u64 = 20;
+
+    /// A load on a server that answers no request before all checkouts have arrived.
+    async fn stalled(begin: Instant) -> Arc<Loop> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let authority: Arc<str> = listener.local_addr().expect("an address").to_string().into();
+        let orders = Arc::new(Orders::new(Scenario::Checkout, Scenario::Checkout.goods(1, ARRIVALS), ARRIVALS));
+        let begun = Arc::clone(&orders);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                tokio::spawn(serve(stream, Arc::clone(&begun)));
+            }
+        });
+        let tally = Tally::new(begin, None).expect("a tally");
+        Loop::new(&authority, &orders, tally, begin, Some(Mutex::default()))
+    }
+
+    async fn serve(stream: TcpStream, orders: Arc<Orders>) {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                if stream.read_line(&mut line).await.expect("a line") == 0 {
+                    return;
+                }
+            }
+            while orders.begun() < ARRIVALS {
+                tokio::task::yield_now().await;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("sent");
+        }
+    }
+
+    /// When the checkouts should have begun, and the others' moments: since the beginning of the load.
+    async fn seen(shared: &Arc<Loop>) -> Vec<Seen> {
+        shared.arrivals(RATE, Backlog::WorkOff, |arrival| arrival < ARRIVALS).await;
+        let mut seen = std::mem::take(&mut *lock(shared.log.as_ref().expect("a log")));
+        seen.sort_by_key(|seen| seen.due);
+        let due: Vec<Duration> = seen.iter().map(|seen| seen.due).collect();
+        let expected: Vec<Duration> = (0..ARRIVALS).map(|n| Duration::from_secs_f64(n as f64 / RATE)).collect();
+        assert_eq!(due, expected, "evenly spaced, whatever the server does");
+        assert_eq!(lock(&shared.tally).paid, ARRIVALS);
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_stall_of_the_server_counts_for_all_that_should_have_begun_meanwhile() {
+        let shared = stalled(Instant::now()).await;
+        // All but the first wait for its connection, and are sent after the stall.
+        shared.free.forget_permits(MAX_CONNECTIONS - 1);
+        let seen = seen(&shared).await;
+        let stalled_until = seen.last().expect("arrivals").due;
+        for Seen { due, latency, .. } in &seen {
+            assert!(*latency >= stalled_until - *due, "due at {due:?}, {latency:?}");
+        }
+        let stall_us = u64::try_from(stalled_until.as_micros()).expect("small");
+        let longest_us = lock(&shared.tally).latency_us.max();
+        // The histogram keeps three digits.
+        assert!(longest_us >= stall_us - stall_us / 1_000, "{longest_us} of {stall_us} us");
+    }
+
+    #[tokio::test]
+    async fn arrivals_that_come_late_count_from_when_they_were_due() {
+        let late = Duration::from_secs(1);
+        let begin = Instant::now().checked_sub(late).expect("the machine has run for a second");
+        let shared = stalled(begin).await;
+        for Seen { due, latency, .. } in seen(&shared).await {
+            assert!(latency >= late - due, "due at {due:?}, {latency:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backlog_that_is_left_is_counted_and_not_sent() {
+        let shared = stalled(Instant::now()).await;
+        shared.free.forget_permits(MAX_CONNECTIONS - 1);
+        shared.arrivals(RATE, Backlog::Leave, |arrival| arrival < ARRIVALS).await;
+        let tally = lock(&shared.tally);
+        assert_eq!((tally.paid + tally.unsent, tally.ended()), (ARRIVALS, tally.paid));
+        assert!(tally.unsent > 0, "the server answered nobody before the last arrival");
+    }
+}
