@@ -6,7 +6,7 @@ use crate::run::run;
 use crate::world::Options;
 
 /// Seeds within which every mistake must be noticed. Most take one to twenty; the bound leaves room for what happens to the
-/// rarest, a checkpoint that does not wait for receipts, when a change of the services turns every seed into another run.
+/// rarest, a result that is applied to any saga, when a change of the services turns every seed into another run.
 pub const MAX_SEEDS: u64 = 1_500;
 
 /// The circumstances under which a mistake is looked for.
@@ -55,6 +55,10 @@ fn hidden_by(mistake: Mistake) -> &'static [Defence] {
         | Mistake::AwaitedNotRepeated
         | Mistake::LostDeliveryIgnored
         | Mistake::CheckpointBeforeAcks => &[Defence::Resends, Defence::Timeouts],
+        // A result that comes again is stopped before its order is looked at.
+        Mistake::ResultForAnySaga => &[Defence::Dedup],
+        // What is pending is sent again after a while.
+        Mistake::StartsOnlySwept | Mistake::StartsSentOnce => &[Defence::Sweep],
         _ => &[],
     }
 }

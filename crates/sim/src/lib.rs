@@ -35,6 +35,6 @@ pub mod slips;
 pub mod stale;
 pub mod store;
 pub mod task;
-pub mod unfenced;
+pub mod unguarded;
 pub mod window;
 pub mod world;

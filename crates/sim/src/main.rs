@@ -31,7 +31,7 @@ struct Args {
     /// Make this mistake in every seed (see --mistakes)
     #[arg(long, value_parser = mistake)]
     mistake: Option<Mistake>,
-    /// Take this safety net away: resends or timeouts; given twice, both
+    /// Take this safety net away: resends, timeouts, dedup or sweep; may be given more than once
     #[arg(long, value_parser = defence)]
     without: Vec<Defence>,
     /// Run one seed and print its events

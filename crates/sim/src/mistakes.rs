@@ -88,6 +88,9 @@ named! {
         LockOverlooked "lock-overlooked" "an order that is being checked out can be checked out again"
         ResultsUnfenced "results-unfenced" "results are applied whatever position is stored"
         UndoNoticeEnds "undo-notice-ends" "the notice of an undo is taken for the end"
+        ResultForAnySaga "result-for-any-saga" "a result is applied to whatever saga its order waits for"
+        StartsOnlySwept "starts-only-swept" "pending starts are not sent again at a takeover"
+        StartsSentOnce "starts-sent-once" "a window sends its starts once, whatever becomes of them"
     }
 }
 
@@ -96,5 +99,7 @@ named! {
     Defence {
         Resends "resends" "the orchestrator's re-sends of commands that nobody answers"
         Timeouts "timeouts" "timeouts of steps and sagas"
+        Dedup "dedup" "the starter's look at the sequences that have ended, before a result is applied"
+        Sweep "sweep" "the starter's sweep, for starts that somebody else sends until they are acknowledged"
     }
 }

@@ -1,6 +1,7 @@
 //! One lane of a starter's results. What is applied is decided by the real [`ResultBatch`], who is remembered by the real
 //! lane table; takeover, sweep and the order of events are those of `crates/starter/src/results.rs`, modelled.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use starter::lanes::{Open, SWEEP_INTERVAL};
 use crate::clients::ClientState;
 use crate::faults::Point;
 use crate::log::Topic;
-use crate::mistakes::Mistake;
+use crate::mistakes::{Defence, Mistake};
 use crate::network::{Acknowledged, SimReceipt};
 use crate::orchestrate::look;
 use crate::task::Did;
+use crate::unguarded::{Guard, Unguarded};
 use crate::window::record;
 use crate::world::{STARTER, Stop, World};
 
@@ -46,13 +48,18 @@ pub struct ResultsLane {
     phase: Phase,
     position: i64,
     sweep_at_ms: i64,
+    /// What was pending at the load.
+    taken_over: BTreeSet<u64>,
+    /// What was pending, and nobody here knew of it, when a sweep came by.
+    found: BTreeSet<u64>,
     running: Option<(Commit, Vec<News>, i64)>,
 }
 
 impl ResultsLane {
     /// Nothing is loaded yet.
     pub fn new(worker: usize, lane: Lane) -> Self {
-        Self { worker, lane, phase: Phase::Load, position: 0, sweep_at_ms: 0, running: None }
+        let (taken_over, found) = (BTreeSet::new(), BTreeSet::new());
+        Self { worker, lane, phase: Phase::Load, position: 0, sweep_at_ms: 0, taken_over, found, running: None }
     }
 
     /// When something is due.
@@ -106,6 +113,7 @@ impl ResultsLane {
         let pending: Vec<u64> = stored.pending().collect();
         world
             .note(|| format!("order-{}[{}]: loaded at {}, pending {pending:?}", self.worker, self.lane, self.position));
+        self.taken_over = pending.iter().copied().collect();
         self.phase = Phase::TakeOver(pending, None);
         if is_new {
             // From now on a missing key means a lost store, never a new lane.
@@ -126,7 +134,8 @@ impl ResultsLane {
             }
             return Ok(Did::Something);
         }
-        if left.is_empty() || world.makes(Mistake::StartsNeverResent) || world.makes(Mistake::SweepFromMemory) {
+        let mistakes = [Mistake::StartsNeverResent, Mistake::SweepFromMemory, Mistake::StartsOnlySwept];
+        if left.is_empty() || mistakes.into_iter().any(|mistake| world.makes(mistake)) {
             self.phase = Phase::Live;
             self.sweep_at_ms = world.now_ms + SWEEP_INTERVAL_MS;
             world.process(STARTER, self.worker).lanes.loaded(self.lane);
@@ -223,7 +232,20 @@ impl ResultsLane {
         let ours = ordinal.starter == world.starter && ordinal.lane == self.lane;
         let lanes = world.process(STARTER, self.worker).lanes.clone();
         let known = ours.then(|| lanes.recall(self.lane, news.ordinal().sequence)).flatten();
+        let known = known.or_else(|| self.subject_of_any(world, &news).filter(|_| ours));
         Incoming { offset, news, known, span: tracing::Span::none() }
+    }
+
+    /// Where results that come again are not stopped, their orders are looked at; no pending entry names them any more.
+    fn subject_of_any(&self, world: &World, news: &News) -> Option<Open> {
+        if !world.lacks(Defence::Dedup) {
+            return None;
+        }
+        let sequence = news.ordinal().sequence;
+        let mut started = world.oracle.started.iter();
+        let started = started.find(|started| started.lane == self.lane && started.sequence == sequence)?;
+        let (saga, subject) = (started.saga, started.order.as_str().into());
+        Some(Open { saga, subject, since: world.instant(), is_delivered: true })
     }
 
     fn commit(&mut self, world: &mut World, next: i64, results: Vec<Incoming>) -> Result<(), Stop> {
@@ -238,10 +260,13 @@ impl ResultsLane {
         };
         let offline = world.process(STARTER, self.worker).offline.clone();
         let lane = self.lane;
-        let commit: Commit = if world.makes(Mistake::ResultsUnfenced) {
-            Box::pin(offline.run(lane.0, crate::unfenced::Unfenced::new(batch, lane)))
-        } else {
+        let mut off = Vec::new();
+        off.extend(world.makes(Mistake::ResultsUnfenced).then_some(Guard::Position));
+        off.extend(world.lacks(Defence::Dedup).then_some(Guard::Ended));
+        let commit: Commit = if off.is_empty() {
             Box::pin(offline.run(lane.0, batch))
+        } else {
+            Box::pin(offline.run(lane.0, Unguarded { batch, off }))
         };
         self.running = Some((commit, told, next));
         Ok(())
@@ -314,7 +339,10 @@ impl ResultsLane {
         lanes.prune(self.lane, &stored);
         let from_memory = world.makes(Mistake::SweepFromMemory);
         let is_due = |sequence: &u64| {
-            lanes.is_due(self.lane, *sequence, now) && (!from_memory || lanes.recall(self.lane, *sequence).is_some())
+            let is_known = lanes.recall(self.lane, *sequence).is_some();
+            lanes.is_due(self.lane, *sequence, now)
+                && (!from_memory || is_known)
+                && !(world.lacks(Defence::Sweep) && self.is_cared_for(*sequence, is_known))
         };
         let due: Vec<u64> = stored.pending().filter(is_due).collect();
         let entries = self.read_pending(world, &due)?;
@@ -324,11 +352,19 @@ impl ResultsLane {
             .cloned()
             .collect();
         self.remember(world, &unknown);
+        self.found.extend(unknown.iter().map(|entry| entry.start.ordinal.sequence));
         if entries.is_empty() {
             return Ok(false);
         }
         world.coverage.count("starts swept", entries.len() as u64);
         world.send(entries.into_iter().map(|entry| record(entry.start)).collect())?;
         Ok(true)
+    }
+
+    /// Whether the takeover or a window of this process sends the start until it is acknowledged. The sweep is a net for
+    /// those; the others have nobody else, such as what became pending after the takeover by a process that died before it
+    /// could send.
+    fn is_cared_for(&self, sequence: u64, is_known: bool) -> bool {
+        self.taken_over.contains(&sequence) || is_known && !self.found.contains(&sequence)
     }
 }

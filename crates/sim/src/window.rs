@@ -204,6 +204,7 @@ impl Window {
                 self.stage = Stage::Sending(starts, receipt);
                 return Ok(Did::Nothing);
             }
+            Some(Acknowledged::Failed) if world.makes(Mistake::StartsSentOnce) => return Ok(Did::Ended),
             Some(Acknowledged::Failed) | None => {}
         }
         let sent = world.send(starts.iter().cloned().map(record).collect())?;

@@ -310,7 +310,7 @@ impl World {
 
     /// The rule of the shop, mistakes included.
     pub fn shop(&self) -> Shop {
-        Shop { forgetful: self.makes(Mistake::LockOverlooked) }
+        Shop { forgetful: self.makes(Mistake::LockOverlooked), credulous: self.makes(Mistake::ResultForAnySaga) }
     }
 
     /// Puts an open order into the store.

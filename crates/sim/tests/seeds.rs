@@ -30,7 +30,7 @@ fn seeds_pass_and_meet_everything_that_can_happen() {
     assert_eq!(outcome.coverage.surprises(outcome.seeds), Vec::<String>::new());
 }
 
-/// Re-sends and timeouts heal much, each also what the other would, and so hide that something else needs them. With both off
+/// Each of them heals what is broken beneath it, and so hides that something else needs it. Without both re-sends and timeouts
 /// no participant may fail.
 #[test]
 fn seeds_pass_without_safety_nets() {
