@@ -72,22 +72,23 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         bouts.push(Bout { factor, overload, unsent, worked_off, afterwards });
     }
     println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
-    print!("{}", table(&peak, &bouts));
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    print!("{}", table(&peak, &bouts, cores));
     course.end().await?;
     let unknown: u64 = bouts.iter().map(|bout| bout.overload.unknown + bout.afterwards.unknown).sum();
     ensure!(unknown == 0, "{unknown} checkouts were answered 5xx or not at all");
     Ok(())
 }
 
-fn table(peak: &Phase, bouts: &[Bout]) -> String {
+/// *by core left* compares what each core did that the generator left alone: it is a client, and elsewhere in real life.
+fn table(peak: &Phase, bouts: &[Bout], cores: f64) -> String {
     let mut text = String::from(
-        "overload      sent/s   unsent/s   decided/s   of peak   429/s   5xx   p99 ms of the decided   generator's cores   back after\n",
+        "overload      sent/s   unsent/s   decided/s   of peak   by core left   429/s   5xx   p99 ms of the decided   generator's cores   back after\n",
     );
+    let by_core_left = |phase: &Phase| phase.per_second() / (cores - generator_cores(phase));
     for Bout { factor, overload, unsent, worked_off, afterwards } in bouts {
         let ended = overload.paid + overload.refused + overload.unknown;
         let sent = (ended + overload.shed) as f64 / overload.seconds;
-        let generator = overload.cpu_us.get("generator").copied().unwrap_or(f64::NAN);
-        let cores = generator / 1e6 * ended as f64 / overload.seconds;
         let back = back_after_s(afterwards, AFTERWARDS * peak.per_second());
         let back = back.map_or_else(
             || format!("not within {AFTERWARDS_S} s"),
@@ -96,16 +97,24 @@ fn table(peak: &Phase, bouts: &[Bout]) -> String {
         // Infallible: it writes into a String.
         let _ = writeln!(
             text,
-            "{factor:>7.1}x {sent:>11.0} {:>10.0} {:>11.0} {:>9.2} {:>7.0} {:>5} {:>23.0} {cores:>19.2} {back:>12}",
+            "{factor:>7.1}x {sent:>11.0} {:>10.0} {:>11.0} {:>9.2} {:>14.2} {:>7.0} {:>5} {:>23.0} {:>19.2} {back:>12}",
             *unsent as f64 / overload.seconds,
             overload.per_second(),
             overload.per_second() / peak.per_second(),
+            by_core_left(overload) / by_core_left(peak),
             overload.shed as f64 / overload.seconds,
             overload.unknown + afterwards.unknown,
             overload.latency_ms(99.0),
+            generator_cores(overload),
         );
     }
     text
+}
+
+fn generator_cores(phase: &Phase) -> f64 {
+    let ended = phase.paid + phase.refused + phase.unknown;
+    let generator_us = phase.cpu_us.get("generator").copied().unwrap_or(f64::NAN);
+    generator_us / 1e6 * ended as f64 / phase.seconds
 }
 
 /// The first second from which on every second is good; the last one of a phase is not whole.
@@ -143,9 +152,12 @@ mod tests {
 
     #[test]
     fn goodput_is_compared_with_the_peak() {
-        let peak = run(256, 10_000, 10.0, 1.0).phases.remove(0);
+        let mut peak = run(256, 10_000, 10.0, 1.0).phases.remove(0);
+        peak.cpu_us.insert("generator".to_owned(), 100.0);
         let mut overload = run(256, 9_000, 10.0, 1.0).phases.remove(0);
         overload.shed = 11_000;
+        // 0.45 cores, after 0.1.
+        overload.cpu_us.insert("generator".to_owned(), 500.0);
         let text = table(
             &peak,
             &[Bout {
@@ -155,9 +167,10 @@ mod tests {
                 worked_off: Duration::from_millis(1_300),
                 afterwards: phase(&[700; 10]),
             }],
+            2.0,
         );
         let line: Vec<&str> = text.lines().nth(1).expect("a line").split_whitespace().collect();
-        assert_eq!(line[..6], ["2.0x", "2000", "3", "900", "0.90", "1100"]);
+        assert_eq!(line[..7], ["2.0x", "2000", "3", "900", "0.90", "1.10", "1100"]);
         assert_eq!(line[line.len() - 2..], ["1.3", "s"]);
     }
 }
