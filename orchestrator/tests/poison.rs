@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -172,13 +172,13 @@ async fn a_record_that_panics_is_set_aside_for_ever_and_its_saga_held() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_is_given_up_while_it_sends_leaves_its_results_to_the_next_owner() {
     let stack = Stack::start().await;
-    let folded = Arc::new(AtomicU32::new(0));
-    let (broker, counted) = (Pid::from_raw(i32::try_from(stack.kafka.pid()).unwrap()), folded.clone());
+    let folded = Arc::new(AtomicBool::new(false));
+    let (broker, is_folded) = (Pid::from_raw(i32::try_from(stack.kafka.pid()).unwrap()), folded.clone());
     // The broker stands still from here on, so the results topic is asked for in vain.
     let probe: Probe = Arc::new(move |record: &InboxRecord| {
-        if matches!(record.event, InboxEvent::Start(_)) {
+        if matches!(record.event, InboxEvent::Start(_)) && !is_folded.load(Ordering::Relaxed) {
             kill(broker, Signal::SIGSTOP).unwrap();
-            counted.fetch_add(1, Ordering::Relaxed);
+            is_folded.store(true, Ordering::Relaxed);
         }
     });
     let lanes = Lanes::start(&stack, Some(probe)).await;
@@ -189,7 +189,7 @@ async fn a_lane_that_is_given_up_while_it_sends_leaves_its_results_to_the_next_o
     let sending = stack.send_together(0, [start.encode(), "rubbish".into()]);
     // The broker may stand still before it has acknowledged them.
     let giving_up = async {
-        eventually("the start is folded", || (folded.load(Ordering::Relaxed) > 0).then_some(())).await;
+        eventually("the start is folded", || folded.load(Ordering::Relaxed).then_some(())).await;
         lanes.consumer.shutdown(Duration::from_secs(3)).await;
         kill(broker, Signal::SIGCONT).unwrap();
     };

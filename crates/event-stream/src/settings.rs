@@ -18,6 +18,9 @@ const FETCH_QUEUE_BACKOFF_MS: u32 = 2;
 const FETCH_ERROR_BACKOFF_MS: u32 = 100;
 /// Longest pause between two attempts to connect; the default of 10 s would be added to every broker restart.
 const RECONNECT_BACKOFF_MAX_MS: u32 = 1000;
+/// Pause between two questions of a group member for its topic, milliseconds. The client asks once before it joins, and a question that
+/// goes down with its connection is not asked again before this has passed: five minutes by default.
+const MEMBER_TOPIC_INTERVAL_MS: u32 = 2000;
 /// Most bytes in the producer's queue; above it `send` waits.
 const PRODUCER_QUEUE_KB: u32 = 32 * 1024;
 /// Most records in the producer's queue; above it `send` waits.
@@ -186,8 +189,10 @@ impl KafkaSettings {
     /// For the group member, which owns lanes and fetches nothing.
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let mut config = self.consumer(group);
-        // With `error` it would report one error per partition, paused or not.
-        config.set("auto.offset.reset", "earliest");
+        config
+            // With `error` it would report one error per partition, paused or not.
+            .set("auto.offset.reset", "earliest")
+            .set("topic.metadata.refresh.interval.ms", MEMBER_TOPIC_INTERVAL_MS.to_string());
         match self.group_protocol {
             GroupProtocol::Classic => config
                 .set("group.protocol", "classic")

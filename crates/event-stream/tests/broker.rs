@@ -5,7 +5,9 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Applier, Broker, Store, consume, end, eventually, loaded, new_topic, outgoing, produce, settings};
+use common::{
+    Applier, Broker, Store, consume, counter, end, eventually, loaded, new_topic, outgoing, produce, settings,
+};
 use event_stream::{
     Consumer, Ground, KafkaSettings, Outgoing, Publisher, StreamError, TopicSpec, TopicStorage, check_topics,
     ensure_topics, topic_id, wait_for_brokers,
@@ -129,13 +131,6 @@ async fn a_broker_that_stood_still_is_asked_again_by_all() {
     broker.kafka.kill().unwrap();
 }
 
-/// How often the group member of the topic was made anew.
-fn renewals(topic: &str) -> u64 {
-    let text = telemetry::metrics::render();
-    let line = text.lines().find(|line| line.starts_with("saga_stream_member_renewals_total") && line.contains(topic));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
-}
-
 /// The client may stay outside its group for ever after its coordinator was away: nobody relies on it to come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_its_group_does_not_take_in_is_made_anew() {
@@ -146,7 +141,7 @@ async fn a_member_that_its_group_does_not_take_in_is_made_anew() {
     settings.rejoin_deadline = Duration::from_millis(100);
     let store = Arc::new(Store::default());
     let consumer = consume(&settings, &topic, Applier { store: Arc::clone(&store) });
-    eventually("the member is made anew", || renewals(&topic) >= 1).await;
+    eventually("the member is made anew", || counter("saga_stream_member_renewals_total", &topic) >= 1).await;
     let mut broker = tokio::task::spawn_blocking(move || {
         broker.kafka.restart().unwrap();
         broker

@@ -64,6 +64,13 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// How often what this counter counts has happened to the topic.
+pub fn counter(name: &str, topic: &str) -> u64 {
+    let text = telemetry::metrics::render();
+    let line = text.lines().find(|line| line.starts_with(name) && line.contains(topic));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
 /// A store in memory: positions with fencing, and what was read in which order.
 #[derive(Default)]
 pub struct Store {
