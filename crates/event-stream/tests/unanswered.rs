@@ -33,7 +33,7 @@ fn late_address(broker: String) -> String {
 
 /// A request is its length in four bytes, the api key in two, and more.
 fn forward_requests(mut client: TcpStream, mut broker: TcpStream) -> std::io::Result<()> {
-    let mut first = None;
+    let mut held = None;
     loop {
         let mut request = vec![0; 4];
         client.read_exact(&mut request)?;
@@ -42,8 +42,8 @@ fn forward_requests(mut client: TcpStream, mut broker: TcpStream) -> std::io::Re
         client.read_exact(&mut request[4..])?;
         if !request[4..].starts_with(&METADATA) {
             broker.write_all(&request)?;
-        } else if let Some(first) = first.replace(request) {
-            broker.write_all(&first)?;
+        } else if let Some(before) = held.replace(request) {
+            broker.write_all(&before)?;
         }
     }
 }
