@@ -18,9 +18,6 @@ use tokio::task::JoinSet;
 use crate::cpu;
 use crate::curve::median;
 
-/// Conflicts in a row after which a turn is taken: the services' default.
-const TURN_AFTER: u32 = 2;
-
 /// The key that everybody wants.
 const HOT: &str = "hot";
 
@@ -39,6 +36,9 @@ pub struct Args {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// Conflicts in a row after which a turn is taken; the services' default
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    turn_after: u32,
     /// Folder of the Redis
     #[arg(long, default_value = ".stack/bench-hot-key")]
     dir: PathBuf,
@@ -56,7 +56,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let before = cpu::fixed_loop_ms();
     let mut ratios = Vec::new();
     for round in 1..=args.rounds {
-        let with = measure(args, TURN_AFTER).await?;
+        let with = measure(args, args.turn_after).await?;
         let without = measure(args, 0).await?;
         ratios.push(with.committed_per_s / without.committed_per_s);
         for (what, measured) in [("with turns", &with), ("without", &without)] {
