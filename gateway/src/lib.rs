@@ -16,10 +16,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use service_kit::admin::{self, Readiness};
-use service_kit::http::{Limits, serve};
-use service_kit::process::{BadConfiguration, delayed};
+use service_kit::http::{Limits, listen, serve};
+use service_kit::process::delayed;
 use service_kit::upstream::Upstreams;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use proxy::Proxy;
@@ -54,8 +53,8 @@ impl Gateway {
             Upstreams::new("stock-svc", &settings.stock_upstreams)?,
             Upstreams::new("payment-svc", &settings.payment_upstreams)?,
         ];
-        let public = bind("LISTEN", settings.process.listen).await?;
-        let admin = bind("ADMIN_LISTEN", settings.process.admin_listen).await?;
+        let public = listen("LISTEN", settings.process.listen)?;
+        let admin = listen("ADMIN_LISTEN", settings.process.admin_listen)?;
         let (address, admin_address) = (public.local_addr()?, admin.local_addr()?);
         // What belongs to open requests (probes, admin port) ends after them.
         let after_drain = CancellationToken::new();
@@ -86,11 +85,6 @@ impl Gateway {
     pub async fn ended(self) -> anyhow::Result<()> {
         self.serving.await.context("serve the public port")
     }
-}
-
-async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|error| BadConfiguration(format!("cannot listen on {address} ({setting}): {error}")).into())
 }
 
 fn readiness(upstreams: [Arc<Upstreams>; 3], shutdown: CancellationToken) -> Arc<dyn Fn() -> Readiness + Send + Sync> {

@@ -31,10 +31,9 @@ use proto::quarantine::QUARANTINE;
 use redis_txn::{CheckError, Store};
 use saga_core::lane::SUPPORTED_FOLD_VERSION;
 use service_kit::clock::unix_ms;
-use service_kit::http::{Limits, serve};
+use service_kit::http::{Limits, listen, serve};
 use service_kit::process::BadConfiguration;
 use telemetry::metrics;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
@@ -94,10 +93,7 @@ pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToke
         }
     }
     store.claim(SERVICE).await.map_err(unusable)?;
-    let address = settings.process.admin_listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| BadConfiguration(format!("ADMIN_LISTEN {address} cannot be used: {error}")))?;
+    let listener = listen("ADMIN_LISTEN", settings.process.admin_listen)?;
     let publisher = Publisher::new(&kafka).context("make the producer")?;
     let registry = Registry::default();
     let shared = Shared {

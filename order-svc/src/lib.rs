@@ -31,7 +31,6 @@ use service_kit::process::{BadConfiguration, delayed};
 use service_kit::upstream::{UpstreamClient, Upstreams};
 use service_kit::{admin, http};
 use starter::Starter;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkout::Checkout;
@@ -179,8 +178,8 @@ async fn serve(
     parts: readiness::Parts,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let listener = bind(settings.process.listen).await?;
-    let admin_listener = bind(settings.process.admin_listen).await?;
+    let listener = http::listen("LISTEN", settings.process.listen)?;
+    let admin_listener = http::listen("ADMIN_LISTEN", settings.process.admin_listen)?;
     tracing::info!(rest = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "listening");
 
     let wants_requests = parts.clone();
@@ -208,9 +207,4 @@ async fn serve(
 /// How long open requests have in a drain; the rest of the process's time is for what comes after the last of them.
 fn rest_drain(settings: &Settings) -> Duration {
     settings.process.drain_deadline() * 2 / 3
-}
-
-async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.map_err(|cause| BadConfiguration(format!("cannot listen on {address}: {cause}")).into())
 }

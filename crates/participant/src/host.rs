@@ -12,7 +12,6 @@ use redis_txn::{CheckError, RedisArgs, Store};
 use service_kit::admin::{self, Readiness};
 use service_kit::http::{self, Limits};
 use service_kit::process::{BadConfiguration, ProcessArgs, delayed};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::business::Business;
@@ -130,10 +129,8 @@ impl Host {
         rest: impl FnOnce(Store, CancellationToken) -> Router,
     ) -> anyhow::Result<()> {
         let process = &settings.process;
-        let rest_port = TcpListener::bind(process.listen).await;
-        let rest_port = rest_port.with_context(|| format!("listen on {}", process.listen))?;
-        let admin_port = TcpListener::bind(process.admin_listen).await;
-        let admin_port = admin_port.with_context(|| format!("listen on {}", process.admin_listen))?;
+        let rest_port = http::listen("LISTEN", process.listen)?;
+        let admin_port = http::listen("ADMIN_LISTEN", process.admin_listen)?;
         let (rest_address, admin_address) = (rest_port.local_addr()?, admin_port.local_addr()?);
         let drain_deadline = process.drain_deadline();
         let limits = Limits { port: "rest", max_streams: MAX_STREAMS, drain_deadline, ..Limits::default() };

@@ -1,6 +1,7 @@
 //! Serves HTTP/1, and HTTP/2 where it is wanted, with limits and a drain.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,13 +18,18 @@ use hyper_util::server::graceful::GracefulConnection;
 use telemetry::logs::Throttle;
 use telemetry::metrics::HTTP_CONNECTIONS;
 use telemetry::stages::{Stage, in_stage};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::client::Spawn;
 use crate::problem::Problem;
+use crate::process::BadConfiguration;
+
+/// Connections that the kernel keeps until they are accepted; it allows no more than `net.core.somaxconn`, which is 4096 as well.
+/// One that finds no room is not refused: its client believes that it is connected, and is cut off seconds or minutes later.
+const BACKLOG: u32 = 4096;
 
 /// Pause after an `accept` that failed for want of something (file handles): trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -70,6 +76,17 @@ impl Default for Limits {
             drain_deadline: Duration::from_secs(30),
         }
     }
+}
+
+/// Opens a port; `setting` is what an error calls it by.
+pub fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, BadConfiguration> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|error: std::io::Error| BadConfiguration(format!("cannot listen on {address} ({setting}): {error}")))
 }
 
 /// Serves until `shutdown` is cancelled, then finishes open requests (`Connection: close`) until the drain deadline.
@@ -230,18 +247,21 @@ mod tests {
     use super::*;
     use crate::client::{Outgoing, UpstreamClient};
     use axum::routing::{MethodRouter, get};
-    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
 
     const WAIT: Duration = Duration::from_secs(10);
 
     async fn start(router: Router, limits: Limits) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let listener = listen("a test", any_port()).expect("a port");
         let address = listener.local_addr().expect("address");
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
         (address, shutdown, serving)
+    }
+
+    fn any_port() -> SocketAddr {
+        (std::net::Ipv4Addr::LOCALHOST, 0).into()
     }
 
     /// A handler that says when it is entered and waits until it is released.
@@ -267,6 +287,18 @@ mod tests {
 
     fn request(path: &str) -> String {
         format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_connections_waits_to_be_accepted() {
+        const STORM: usize = 1_500;
+        crate::process::raise_file_limit();
+        // Nobody accepts.
+        let listener = listen("a test", any_port()).expect("a port");
+        let address = listener.local_addr().expect("address");
+        let storm = futures::future::try_join_all((0..STORM).map(|_| TcpStream::connect(address)));
+        let connected = tokio::time::timeout(WAIT, storm).await.expect("none waits for room").expect("none is refused");
+        assert_eq!(connected.len(), STORM);
     }
 
     #[tokio::test]
