@@ -74,7 +74,7 @@ pub enum Verdict {
     /// Something does not hold.
     Failed(Vec<Finding>),
     /// Not everything could be read.
-    Unknown(anyhow::Error),
+    Unknown(String),
 }
 
 /// What a campaign gave.
@@ -107,7 +107,7 @@ impl fmt::Display for Verdict {
                 write!(out, "FAILED: {} findings", findings.len())?;
                 findings.iter().take(MAX_SHOWN).try_for_each(|finding| write!(out, "\n  {finding}"))
             }
-            Self::Unknown(why) => write!(out, "UNKNOWN: {why:#}"),
+            Self::Unknown(why) => write!(out, "UNKNOWN: {why}"),
         }
     }
 }
@@ -117,6 +117,7 @@ pub async fn run(campaign: &Campaign, progress: &Progress) -> anyhow::Result<Out
     let mut options = StackOptions::new(&campaign.dir)?;
     options.data = Data::Forget;
     (options.brokers, options.replicas, options.spares) = (campaign.field.brokers, campaign.field.replicas, 1);
+    options.gateways = campaign.field.replicas;
     options.envs.clone_from(&campaign.envs);
     options.detours = REPLICATED.map(on_detour).into();
     let clocks = Clocks::find(&campaign.dir.join("clocks")).filter(|_| campaign.field.has_clocks);
@@ -133,14 +134,15 @@ pub async fn run(campaign: &Campaign, progress: &Progress) -> anyhow::Result<Out
 }
 
 async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outcome> {
-    let (shop, at) = {
+    let (shops, at) = {
         let stack = target.stack.lock().await;
-        (Shop::new(stack.gateway_url()), Addresses::of(&stack)?)
+        let shops: Vec<Shop> = stack.gateways().into_iter().map(|(_, url)| Shop::new(url)).collect();
+        (shops, Addresses::of(&stack)?)
     };
-    set_up(&shop, campaign.orders()).await.context("set the shop up")?;
+    set_up(shops.first().context("no gateway")?, campaign.orders()).await.context("set the shop up")?;
     let goods = goods(&at)?;
     let began = Instant::now();
-    let crowd = Crowd::new(shop, campaign.orders(), began);
+    let crowd = Crowd::new(shops, campaign.orders(), began);
     // In a task of its own: clients come on the beat while a strike waits for a process to end.
     let load = tokio::spawn({
         let (crowd, rate_per_s, at_once) = (crowd.clone(), campaign.rate_per_s, campaign.at_once);
@@ -160,16 +162,8 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
     let (mut lasting, mut passed) = (Vec::new(), None);
     loop {
         let read = look(campaign, target, &at, &before, &crowd).await;
-        let (verdict, evidence) = match read {
-            Ok(evidence) => {
-                let evidence = Evidence { struck: struck.clone(), during: during.clone(), ..evidence };
-                let findings = with_lasting(judge(&evidence), &mut lasting);
-                let verdict = if findings.is_empty() { Verdict::Passed } else { Verdict::Failed(findings) };
-                (verdict, evidence)
-            }
-            Err(_) if !lasting.is_empty() => (Verdict::Failed(lasting.clone()), Evidence::default()),
-            Err(why) => (Verdict::Unknown(why), Evidence::default()),
-        };
+        let read = read.map(|evidence| Evidence { struck: struck.clone(), during: during.clone(), ..evidence });
+        let (verdict, evidence) = (verdict(read.as_ref(), &mut lasting), read.unwrap_or_default());
         if passed.is_none() && matches!(verdict, Verdict::Passed) {
             passed = Some(quiet_since.elapsed());
             tokio::time::sleep(STILL).await;
@@ -180,6 +174,16 @@ async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outc
             return Ok(Outcome { verdict, evidence, settled });
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Of one look; `lasting` is what time cannot mend of the looks before it.
+fn verdict(read: Result<&Evidence, &anyhow::Error>, lasting: &mut Vec<Finding>) -> Verdict {
+    match read.map(|evidence| with_lasting(judge(evidence), lasting)) {
+        Ok(findings) if findings.is_empty() => Verdict::Passed,
+        Ok(findings) => Verdict::Failed(findings),
+        Err(_) if !lasting.is_empty() => Verdict::Failed(lasting.clone()),
+        Err(why) => Verdict::Unknown(format!("{why:#}")),
     }
 }
 
@@ -307,6 +311,16 @@ async fn revive_all(target: &Target, began: Instant) -> anyhow::Error {
 mod tests {
     use super::*;
     use crate::audit::Rule;
+
+    #[test]
+    fn what_cannot_be_read_is_unknown_unless_something_is_wrong_for_good() {
+        let (unread, empty) = (anyhow::anyhow!("no store"), Evidence::default());
+        let mut lasting = Vec::new();
+        assert!(matches!(verdict(Err(&unread), &mut lasting), Verdict::Unknown(why) if why == "no store"));
+        let Verdict::Failed(findings) = verdict(Ok(&empty), &mut lasting) else { panic!("nothing was shown") };
+        assert!(findings.iter().any(|finding| finding.rule == Rule::ShowsSomething), "{findings:?}");
+        assert!(matches!(verdict(Err(&unread), &mut lasting), Verdict::Failed(_)), "found before");
+    }
 
     #[test]
     fn what_time_cannot_mend_stays_found() {

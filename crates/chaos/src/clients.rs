@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use stack::Shop;
+use stack::{Shop, never_connected};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
@@ -64,7 +64,8 @@ pub(crate) fn asks_twice(order: u64) -> bool {
 
 /// What all clients share.
 pub struct Crowd {
-    shop: Shop,
+    /// One for each gateway.
+    shops: Vec<Shop>,
     began: Instant,
     next_order: AtomicU64,
     orders: u64,
@@ -73,10 +74,10 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Clients of the shop for orders `0 … orders-1`.
-    pub fn new(shop: Shop, orders: u64, began: Instant) -> Arc<Self> {
+    /// Clients of these gateways for orders `0 … orders-1`.
+    pub fn new(shops: Vec<Shop>, orders: u64, began: Instant) -> Arc<Self> {
         let (next_order, stop, history) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { shop, began, next_order, orders, stop, history })
+        Arc::new(Self { shops, began, next_order, orders, stop, history })
     }
 
     /// A client comes at every beat, whatever the others were told, as long as there are not too many. Runs until
@@ -143,8 +144,8 @@ impl Crowd {
 
     /// Asks until it is told something that holds, a few times.
     async fn insist(&self, order: u64) {
-        for _ in 0..TRIES {
-            let status = self.checkout(order).await;
+        for attempt in 0..TRIES {
+            let status = self.checkout(order, attempt).await;
             if matches!(status, Some(200 | 400..=428 | 430..=499)) {
                 return;
             }
@@ -152,12 +153,25 @@ impl Crowd {
         }
     }
 
-    async fn checkout(&self, order: u64) -> Option<u16> {
+    async fn checkout(&self, order: u64, attempt: u32) -> Option<u16> {
         let sent_ms = self.now_ms();
-        let status = self.shop.checkout(&order.to_string()).await.ok().map(|answer| answer.status);
+        let status = self.ask(order, attempt).await;
         let told = Told { order, sent_ms, done_ms: self.now_ms(), status };
         self.history.lock().unwrap_or_else(PoisonError::into_inner).push(told);
         status
+    }
+
+    /// What a balancer in front of the gateways would do: they are asked in turns, and one that takes no connection is passed over.
+    async fn ask(&self, order: u64, attempt: u32) -> Option<u16> {
+        let first = usize::try_from(order + u64::from(attempt)).ok()?;
+        for shop in self.shops.iter().cycle().skip(first % self.shops.len()).take(self.shops.len()) {
+            match shop.checkout(&order.to_string()).await {
+                Ok(answer) => return Some(answer.status),
+                Err(error) if never_connected(&error) => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     fn now_ms(&self) -> u64 {

@@ -15,7 +15,7 @@ pub mod history;
 pub mod plan;
 mod remains;
 pub mod report;
-mod resp;
+pub mod resp;
 mod strike;
 mod topics;
 mod watch;

@@ -144,6 +144,8 @@ pub const REPLICATED: [&str; 4] = ["orchestrator", "order-svc", "stock-svc", "pa
 pub(crate) const STORES: [&str; 4] = ["redis-order", "redis-stock", "redis-payment", "redis-orchestrator"];
 /// Servers to which a service has a way of its own that can be struck.
 pub const SERVERS: [&str; 2] = ["redis", "kafka"];
+/// The gateways.
+pub const GATEWAY: &str = "gateway";
 /// The brokers.
 pub const KAFKA: &str = "kafka";
 
@@ -160,7 +162,7 @@ pub fn with_clock(service: &str) -> String {
 /// What can be struck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Field {
-    /// Replicas of each service.
+    /// Replicas of each service, and gateways.
     pub replicas: u32,
     /// Brokers.
     pub brokers: u32,
@@ -181,7 +183,8 @@ impl Field {
             all.extend(both(&[Kind::Clock], &REPLICATED));
         }
         all.extend(both(&[Kind::Kill, Kind::Pause, Kind::Cut, Kind::Full], &STORES));
-        all.extend(both(&[Kind::Kill, Kind::Pause], &["gateway", KAFKA]));
+        all.extend(both(&[Kind::Kill, Kind::Pause], &[GATEWAY, KAFKA]));
+        all.extend(both(&[Kind::Drain], &[GATEWAY]));
         for service in REPLICATED {
             let ways = SERVERS.map(|server| format!("{service} to {server}"));
             all.extend(both(&[Kind::Sever, Kind::Slow, Kind::Reset], &ways.each_ref().map(String::as_str)));
@@ -218,6 +221,8 @@ impl Plan {
             Kind::Scale => format!("{role}-{}", self.field.replicas + 1),
             Kind::Sever | Kind::Slow | Kind::Reset => role.replacen(' ', "-1 ", 1),
             _ if REPLICATED.contains(&role.as_str()) => self.one_of(&role, self.field.replicas),
+            // The first one has no number.
+            _ if role == GATEWAY => self.one_of(&role, self.field.replicas).trim_end_matches("-1").to_owned(),
             _ if role == KAFKA && self.field.brokers > 1 => self.one_of(&role, self.field.brokers),
             _ => role.clone(),
         };
@@ -274,7 +279,7 @@ impl Iterator for Plan {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -321,6 +326,8 @@ mod tests {
         assert_eq!(target(Kind::Scale, "order-svc"), "order-svc-4");
         assert_eq!(target(Kind::Clock, "order-svc"), "order-svc-2");
         assert_eq!(target(Kind::Full, "redis-stock"), "redis-stock");
+        let gateways: BTreeSet<String> = (0..100).map(|_| target(Kind::Drain, GATEWAY)).collect();
+        assert_eq!(gateways, ["gateway", "gateway-2", "gateway-3"].map(str::to_owned).into());
         assert!(["kafka-1", "kafka-2", "kafka-3"].contains(&target(Kind::Kill, KAFKA).as_str()));
     }
 }

@@ -14,28 +14,34 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CHUNK: usize = 1_000;
 
 /// A connection to one Redis.
-pub(crate) struct Resp {
+pub struct Resp {
     stream: BufReader<TcpStream>,
 }
 
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub enum Reply {
+    /// A string, of either kind.
     Text(Vec<u8>),
+    /// A number.
     Number(i64),
+    /// Several replies.
     List(Vec<Reply>),
+    /// Nothing is there.
     Nil,
 }
 
 impl Resp {
-    pub(crate) fn connect(address: &str) -> anyhow::Result<Self> {
+    /// To `host:port`.
+    pub fn connect(address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    pub(crate) fn ask(&mut self, command: &[&str]) -> anyhow::Result<Reply> {
+    /// Sends a command and waits for its reply; one that says an error is an error.
+    pub fn ask(&mut self, command: &[&str]) -> anyhow::Result<Reply> {
         let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
         for part in command {
             bytes.extend(format!("${}\r\n{part}\r\n", part.len()).into_bytes());

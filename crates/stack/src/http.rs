@@ -48,6 +48,11 @@ impl Answer {
     }
 }
 
+/// Whether nobody took the connection, so that nothing was sent.
+pub fn never_connected(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect)
+}
+
 /// A client with a connection pool; clones share it.
 #[derive(Clone, Debug)]
 pub struct Http {

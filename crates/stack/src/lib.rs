@@ -22,7 +22,7 @@ mod table;
 mod topics;
 
 pub use clocks::Clocks;
-pub use http::{Answer, Http};
+pub use http::{Answer, Http, never_connected};
 pub use local_servers::{Compilers, Lifetime, free_port};
 pub use options::{DEFAULT_GATEWAY_PORT, DEFAULT_PARTITIONS, Data, Scope, StackOptions, repository};
 pub use plan::{Detour, Hop, Kind};

@@ -5,7 +5,7 @@
 
 use super::coverage::WHOLE;
 use super::{Evidence, Rule, Told};
-use crate::plan::{Field, KAFKA, Kind, REPLICATED, STORES, Struck};
+use crate::plan::{Field, GATEWAY, KAFKA, Kind, REPLICATED, STORES, Struck};
 
 /// Checkouts succeed when they are sent so long after the kill of one of three replicas, milliseconds.
 const REPLICA_MS: u64 = 5_000;
@@ -63,7 +63,9 @@ pub fn promises(evidence: &Evidence) -> Vec<Promise<'_>> {
 fn over_ms(struck: &Struck, field: Field) -> Option<u64> {
     let role = struck.strike.role.as_str();
     match struck.strike.kind {
-        Kind::Kill if REPLICATED.contains(&role) && field.replicas >= ENOUGH => Some(struck.at_ms + REPLICA_MS),
+        Kind::Kill if (role == GATEWAY || REPLICATED.contains(&role)) && field.replicas >= ENOUGH => {
+            Some(struck.at_ms + REPLICA_MS)
+        }
         Kind::Kill if role == KAFKA && field.brokers >= ENOUGH => Some(struck.at_ms + BROKER_MS),
         Kind::Kill if role.starts_with("redis-") => Some(struck.healed_ms + STORE_MS),
         _ => None,
@@ -113,7 +115,8 @@ impl Promise<'_> {
     }
 }
 
-/// A replica can be missed, so nobody is told that the shop cannot take the request.
+/// A replica can be missed, so nobody is told that the shop cannot take the request. Who was connected to a gateway that is
+/// killed is told nothing.
 fn is_of_replica(struck: &Struck) -> bool {
     REPLICATED.contains(&struck.strike.role.as_str())
 }
@@ -129,6 +132,7 @@ fn promised_roles(field: Field) -> Vec<&'static str> {
     let mut roles: Vec<&str> = STORES.to_vec();
     if field.replicas >= ENOUGH {
         roles.extend(REPLICATED);
+        roles.push(GATEWAY);
     }
     if field.brokers >= ENOUGH {
         roles.push(KAFKA);
