@@ -6,6 +6,7 @@ pub mod contract;
 pub mod decide;
 mod events;
 pub mod openapi;
+mod pace;
 mod proxy;
 mod reference;
 pub mod settings;

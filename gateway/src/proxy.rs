@@ -20,11 +20,12 @@ use service_kit::backoff::Backoff;
 use service_kit::problem::Problem;
 use service_kit::upstream::{Outgoing, RequestError, UpstreamClient, Upstreams};
 use telemetry::context::{RequestTrace, UpstreamSpan, inject};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::contract::{Repeat, Route, Service};
 use crate::decide::{self, Attempt, Next, NoRoute};
 use crate::events;
+use crate::pace::Pace;
 use crate::reference;
 use crate::settings::{IncomingTraces, Settings};
 
@@ -55,6 +56,7 @@ pub(crate) struct Proxy {
     client: UpstreamClient,
     places: Semaphore,
     max_requests: usize,
+    refusals: Pace,
     request_timeout: Duration,
     max_body_bytes: usize,
     incoming_traces: IncomingTraces,
@@ -87,6 +89,7 @@ impl Proxy {
             client: settings.upstream_http.client(),
             places: Semaphore::new(max_requests),
             max_requests,
+            refusals: Pace::new(settings.max_refusal_wait(), max_requests),
             request_timeout: settings.request_timeout(),
             max_body_bytes: settings.max_body_bytes,
             incoming_traces: settings.incoming_traces,
@@ -114,7 +117,7 @@ impl Proxy {
 
     async fn answer(&self, route: &'static Route, request: Request, trace: &RequestTrace, since: Instant) -> Response {
         // Held until the answer's head is known: that is what costs the services something.
-        let Ok(_place) = self.places.try_acquire() else {
+        let Some(_place) = self.place().await else {
             events::shed(route);
             return shed().into_response();
         };
@@ -137,6 +140,15 @@ impl Proxy {
             deadline,
         };
         self.forward(call, &parts).await
+    }
+
+    /// A place, if there is one now or at the turn of being refused.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Some(place);
+        }
+        self.refusals.turn().await;
+        self.places.try_acquire().ok()
     }
 
     async fn whole_body(&self, body: Body, deadline: Instant) -> Result<Bytes, Problem> {
@@ -341,11 +353,29 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    fn proxy(arguments: &[&str]) -> Arc<Proxy> {
+        let settings = Settings::try_parse_from(["gateway"].iter().chain(arguments)).expect("settings");
+        Proxy::new(&settings, ["a", "b", "c"].map(|name| Upstreams::new(name, "127.0.0.1:1").expect("upstreams")))
+    }
+
     /// A route that were given to the router would pass by the contract, and the OpenAPI document would not know it.
     #[tokio::test]
     async fn the_table_is_the_only_way_in() {
-        let settings = Settings::try_parse_from(["gateway"]).expect("settings");
-        let upstreams = ["a", "b", "c"].map(|name| Upstreams::new(name, "127.0.0.1:1").expect("upstreams"));
-        assert!(!Proxy::new(&settings, upstreams).router().has_routes());
+        assert!(!proxy(&[]).router().has_routes());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_becomes_free_while_somebody_waits_to_be_refused_is_taken() {
+        let proxy = proxy(&["--max-requests", "1"]);
+        let held = proxy.place().await.expect("it is empty");
+        for _ in 0..100 {
+            proxy.refusals.next(Instant::now());
+        }
+        let mut waiting = Box::pin(proxy.place());
+        let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(nobody).is_pending(), "a tenth of a second away");
+        drop(held);
+        assert!(waiting.await.is_some());
+        assert!(proxy.place().await.is_some(), "given back");
     }
 }

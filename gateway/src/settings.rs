@@ -28,11 +28,15 @@ pub struct Settings {
     /// Milliseconds for a request from its head to its answer; order-svc's wait for a checkout must be shorter
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
     pub request_timeout_ms: u64,
-    /// Most requests under way at once; more are answered 429 before anything is sent
+    /// Most requests under way at once; more are answered 429 before anything is sent, and as many of these may wait for it
     #[arg(long, env = "MAX_REQUESTS", default_value_t = 4_096)]
     pub max_requests: usize,
-    /// Most client connections at once, more than MAX_REQUESTS so that there is somebody to answer 429; the rest waits
-    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 8_192)]
+    /// Most milliseconds that a 429 waits for its turn: one is given in each millisecond, as who is refused at once comes back at
+    /// once; with 0 none waits
+    #[arg(long, env = "MAX_REFUSAL_WAIT_MS", default_value_t = 1_000)]
+    pub max_refusal_wait_ms: u64,
+    /// Most client connections at once, more than twice MAX_REQUESTS so that there is somebody to answer 429; the rest waits
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 12_288)]
     pub max_connections: usize,
     /// Largest request body in bytes; the shop's routes need none
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 65_536)]
@@ -87,8 +91,16 @@ impl Settings {
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(BadConfiguration(format!("{name} must be at least 1"))),
+            None if self.max_refusal_wait_ms >= self.request_timeout_ms => {
+                Err(BadConfiguration("MAX_REFUSAL_WAIT_MS must be less than REQUEST_TIMEOUT_MS".to_owned()))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Longest wait of a refusal for its turn.
+    pub(crate) fn max_refusal_wait(&self) -> Duration {
+        Duration::from_millis(self.max_refusal_wait_ms)
     }
 
     /// Time for a request.
@@ -114,5 +126,11 @@ mod tests {
     fn zeros_are_refused() {
         let settings = Settings::try_parse_from(["gateway", "--max-requests", "0"]).expect("parsed");
         assert_eq!(settings.check().expect_err("refused").to_string(), "MAX_REQUESTS must be at least 1");
+    }
+
+    #[test]
+    fn nobody_waits_longer_to_be_refused_than_to_be_answered() {
+        let settings = Settings::try_parse_from(["gateway", "--max-refusal-wait-ms", "30000"]).expect("parsed");
+        assert!(settings.check().expect_err("refused").to_string().contains("MAX_REFUSAL_WAIT_MS"));
     }
 }
