@@ -82,6 +82,10 @@ enum Command {
     Poison(poison::Args),
 }
 
+// It stands in for the clients on the processors that it measures, so it is to take little of them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();

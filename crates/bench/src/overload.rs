@@ -1,9 +1,8 @@
 //! What is left of the throughput when far more arrives than can be done, and how soon all of it is back.
 //!
-//! First a closed loop finds the peak. Then checkouts arrive at multiples of it, whatever the answers are; after each,
-//! for a while, they arrive at a rate that the system can carry. That begins when everything that was sent has been
-//! answered; the time until then counts as not yet back. What the generator had no connection left to send when the
-//! overload ended is never sent.
+//! A closed loop finds the peak, before each overload and after the last. Checkouts arrive at multiples of it, whatever the
+//! answers are, and then, for a while, at a rate that the system can carry. That begins when everything that was sent has been
+//! answered; the time until then counts as not yet back. What the generator has no connection left for is never sent.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -60,36 +59,46 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     course.warm_up_with(connections.min(WARM_UP_CONNECTIONS), Duration::from_secs(plan.warmup_s)).await?;
     println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
     let seconds = Duration::from_secs(plan.seconds);
-    let peak = course.phase(Load::Connections(connections), seconds).await?;
-    println!("peak: {:.0} checkouts/s from {connections} connections", peak.per_second());
+    let mut peaks = vec![find_peak(&mut course, connections, seconds).await?];
     let mut bouts = Vec::new();
     for factor in args.factors.iter().copied() {
+        let peak = peaks.last().map_or(0.0, Phase::per_second);
         let begun = Instant::now();
-        let (overload, unsent) = course.overload(factor * peak.per_second(), seconds).await?;
+        let (overload, unsent) = course.overload(factor * peak, seconds).await?;
         let worked_off = begun.elapsed().saturating_sub(Duration::from_secs_f64(overload.seconds));
-        let load = Load::Rate(AFTERWARDS * peak.per_second());
+        let load = Load::Rate(AFTERWARDS * peak);
         let afterwards = course.phase(load, Duration::from_secs(AFTERWARDS_S)).await?;
+        peaks.push(find_peak(&mut course, connections, seconds).await?);
         bouts.push(Bout { factor, overload, unsent, worked_off, afterwards });
     }
     println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
     let cores = std::thread::available_parallelism()?.get() as f64;
-    print!("{}", table(&peak, &bouts, cores));
+    print!("{}", table(&peaks, &bouts, cores));
     course.end().await?;
-    let unknown: u64 = bouts.iter().map(|bout| bout.overload.unknown + bout.afterwards.unknown).sum();
+    let phases = bouts.iter().flat_map(|bout| [&bout.overload, &bout.afterwards]).chain(&peaks);
+    let unknown: u64 = phases.map(|phase| phase.unknown).sum();
     ensure!(unknown == 0, "{unknown} checkouts were answered 5xx or not at all");
     Ok(())
 }
 
-/// *by core left* compares what each core did that the generator left alone: it is a client, and elsewhere in real life.
-fn table(peak: &Phase, bouts: &[Bout], cores: f64) -> String {
+async fn find_peak(course: &mut Course, connections: usize, time: Duration) -> anyhow::Result<Phase> {
+    let peak = course.phase(Load::Connections(connections), time).await?;
+    println!("peak: {:.0} checkouts/s from {connections} connections", peak.per_second());
+    Ok(peak)
+}
+
+/// There is a peak before and after each bout; ratios are to the mean of both. *by core left* compares what each core did that the generator left alone:
+/// it is a client, and elsewhere in real life.
+fn table(peaks: &[Phase], bouts: &[Bout], cores: f64) -> String {
     let mut text = String::from(
         "overload      sent/s   unsent/s   decided/s   of peak   by core left   429/s   5xx   p99 ms of the decided   generator's cores   back after\n",
     );
     let by_core_left = |phase: &Phase| phase.per_second() / (cores - generator_cores(phase));
-    for Bout { factor, overload, unsent, worked_off, afterwards } in bouts {
+    for (Bout { factor, overload, unsent, worked_off, afterwards }, peaks) in bouts.iter().zip(peaks.windows(2)) {
+        let mean = |of: &dyn Fn(&Phase) -> f64| peaks.iter().map(of).sum::<f64>() / peaks.len() as f64;
         let ended = overload.paid + overload.refused + overload.unknown;
         let sent = (ended + overload.shed) as f64 / overload.seconds;
-        let back = back_after_s(afterwards, AFTERWARDS * peak.per_second());
+        let back = back_after_s(afterwards, AFTERWARDS * peaks[0].per_second());
         let back = back.map_or_else(
             || format!("not within {AFTERWARDS_S} s"),
             |second| format!("{:.1} s", worked_off.as_secs_f64() + second as f64),
@@ -100,8 +109,8 @@ fn table(peak: &Phase, bouts: &[Bout], cores: f64) -> String {
             "{factor:>7.1}x {sent:>11.0} {:>10.0} {:>11.0} {:>9.2} {:>14.2} {:>7.0} {:>5} {:>23.0} {:>19.2} {back:>12}",
             *unsent as f64 / overload.seconds,
             overload.per_second(),
-            overload.per_second() / peak.per_second(),
-            by_core_left(overload) / by_core_left(peak),
+            overload.per_second() / mean(&Phase::per_second),
+            by_core_left(overload) / mean(&by_core_left),
             overload.shed as f64 / overload.seconds,
             overload.unknown + afterwards.unknown,
             overload.latency_ms(99.0),
@@ -152,14 +161,17 @@ mod tests {
 
     #[test]
     fn goodput_is_compared_with_the_peak() {
-        let mut peak = run(256, 10_000, 10.0, 1.0).phases.remove(0);
-        peak.cpu_us.insert("generator".to_owned(), 100.0);
+        let peaks = [9_000, 11_000].map(|paid| {
+            let mut peak = run(256, paid, 10.0, 1.0).phases.remove(0);
+            peak.cpu_us.insert("generator".to_owned(), 100.0);
+            peak
+        });
         let mut overload = run(256, 9_000, 10.0, 1.0).phases.remove(0);
         overload.shed = 11_000;
         // 0.45 cores, after 0.1.
         overload.cpu_us.insert("generator".to_owned(), 500.0);
         let text = table(
-            &peak,
+            &peaks,
             &[Bout {
                 factor: 2.0,
                 overload,
