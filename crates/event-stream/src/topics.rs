@@ -13,6 +13,8 @@ use crate::settings::KafkaSettings;
 
 /// How long one question to the broker may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a service that starts waits for a broker that answers: one that stands still, or starts as well, is no reason to end.
+const START_PATIENCE: Duration = Duration::from_secs(90);
 /// New topics are known to every part of a broker a moment after they were made.
 const VISIBLE_DEADLINE: Duration = Duration::from_secs(20);
 /// A broker that lags behind the others does not know a new topic, or its settings, for a moment.
@@ -52,8 +54,10 @@ pub struct TopicStorage {
     pub segment_bytes: u64,
 }
 
-/// Checks that the topics exist with the partition count, `cleanup.policy=delete` and the timestamp type.
+/// Waits for a broker, and checks that the topics exist with the partition count, `cleanup.policy=delete` and the timestamp
+/// type.
 pub async fn check_topics(settings: &KafkaSettings, topics: &[TopicSpec]) -> Result<(), StreamError> {
+    wait_for_brokers(settings, 1, START_PATIENCE).await?;
     let topics = topics.to_vec();
     with_admin(settings, move |admin, runtime| check(&admin, &topics, None, runtime)).await
 }
@@ -85,6 +89,9 @@ pub async fn wait_for_brokers(settings: &KafkaSettings, count: u16, deadline: Du
                     Ok(_) => StreamError::kafka(operation, format!("{brokers} of {count} are there")),
                     Err(error) => StreamError::kafka(operation, error),
                 });
+            }
+            if let Err(error) = found {
+                tracing::warn!(%error, "no broker answers yet");
             }
             std::thread::sleep(VISIBLE_LOOK);
         }

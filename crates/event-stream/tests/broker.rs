@@ -238,6 +238,21 @@ impl event_stream::LaneRunner for First {
     }
 }
 
+/// A service that starts meanwhile waits for it. Longer than one question of the client waits for its answer, which is 20 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_checked_once_a_broker_that_stands_still_goes_on() {
+    let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
+    let settings = KafkaSettings::new(broker.kafka.brokers(), "test");
+    let spec = TopicSpec { name: new_topic(&settings, 3).await, partitions: 3, log_append_time: true };
+    broker.kafka.pause().unwrap();
+    let checking = tokio::spawn(async move { check_topics(&settings, &[spec]).await });
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(!checking.is_finished(), "nobody has answered");
+    broker.kafka.resume().unwrap();
+    checking.await.unwrap().unwrap();
+    broker.kafka.kill().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_that_are_not_as_they_must_be_are_told_in_one_go() {
     let settings = settings();
