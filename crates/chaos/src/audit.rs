@@ -26,6 +26,15 @@ pub struct Told {
     pub status: Option<u16>,
 }
 
+/// A gateway that took no connection of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Its name.
+    pub gateway: String,
+    /// When it was tried, milliseconds since the campaign began.
+    pub sent_ms: u64,
+}
+
 /// A saga's id.
 pub type Saga = [u8; 16];
 
@@ -71,6 +80,8 @@ pub struct Announced {
 pub struct Evidence {
     /// The clients' history.
     pub told: Vec<Told>,
+    /// Gateways that their requests were not sent to.
+    pub passed_over: Vec<PassedOver>,
     /// Orders by number.
     pub orders: BTreeMap<u64, Order>,
     /// Pieces of each item before the campaign, and after it.

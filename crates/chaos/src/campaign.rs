@@ -134,15 +134,14 @@ pub async fn run(campaign: &Campaign, progress: &Progress) -> anyhow::Result<Out
 }
 
 async fn under_fire(campaign: &Campaign, target: &Target) -> anyhow::Result<Outcome> {
-    let (shops, at) = {
+    let (shop, gateways, at) = {
         let stack = target.stack.lock().await;
-        let shops: Vec<Shop> = stack.gateways().into_iter().map(|(_, url)| Shop::new(url)).collect();
-        (shops, Addresses::of(&stack)?)
+        (Shop::new(stack.gateway_url()), stack.gateways(), Addresses::of(&stack)?)
     };
-    set_up(shops.first().context("no gateway")?, campaign.orders()).await.context("set the shop up")?;
+    set_up(&shop, campaign.orders()).await.context("set the shop up")?;
     let goods = goods(&at)?;
     let began = Instant::now();
-    let crowd = Crowd::new(shops, campaign.orders(), began);
+    let crowd = Crowd::new(gateways, campaign.orders(), began);
     // In a task of its own: clients come on the beat while a strike waits for a process to end.
     let load = tokio::spawn({
         let (crowd, rate_per_s, at_once) = (crowd.clone(), campaign.rate_per_s, campaign.at_once);
@@ -252,6 +251,7 @@ async fn look(
         deaths,
         field: campaign.field,
         load_lasted: !crowd.ran_dry(),
+        passed_over: crowd.passed_over(),
         ..evidence
     })
 }

@@ -9,7 +9,7 @@ use stack::{Shop, never_connected};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
-use crate::audit::Told;
+use crate::audit::{PassedOver, Told};
 
 /// Items, users and the price of an item, as `batch_init` makes them.
 pub const ITEMS: u64 = 200;
@@ -64,20 +64,23 @@ pub(crate) fn asks_twice(order: u64) -> bool {
 
 /// What all clients share.
 pub struct Crowd {
-    /// One for each gateway.
-    shops: Vec<Shop>,
+    /// One for each gateway, by its name.
+    shops: Vec<(String, Shop)>,
     began: Instant,
     next_order: AtomicU64,
     orders: u64,
     stop: AtomicBool,
     history: Mutex<Vec<Told>>,
+    passed_over: Mutex<Vec<PassedOver>>,
 }
 
 impl Crowd {
-    /// Clients of these gateways for orders `0 … orders-1`.
-    pub fn new(shops: Vec<Shop>, orders: u64, began: Instant) -> Arc<Self> {
-        let (next_order, stop, history) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { shops, began, next_order, orders, stop, history })
+    /// Clients of these gateways, name and URL of each, for orders `0 … orders-1`.
+    pub fn new(gateways: Vec<(String, String)>, orders: u64, began: Instant) -> Arc<Self> {
+        let shops = gateways.into_iter().map(|(name, url)| (name, Shop::new(url))).collect();
+        let (next_order, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (history, passed_over) = Default::default();
+        Arc::new(Self { shops, began, next_order, orders, stop, history, passed_over })
     }
 
     /// A client comes at every beat, whatever the others were told, as long as there are not too many. Runs until
@@ -118,7 +121,12 @@ impl Crowd {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The same without so many of the first answers.
+    /// Gateways that took no connection.
+    pub(crate) fn passed_over(&self) -> Vec<PassedOver> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The history without so many of the first answers.
     pub(crate) fn history_since(&self, skipped: usize) -> Vec<Told> {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.get(skipped..).unwrap_or_default().to_vec()
@@ -136,15 +144,15 @@ impl Crowd {
 
     async fn check_out(&self, order: u64) {
         if asks_twice(order) {
-            tokio::join!(self.insist(order), self.insist(order));
+            tokio::join!(self.insist(order, 0), self.insist(order, 1));
         } else {
-            self.insist(order).await;
+            self.insist(order, 0).await;
         }
     }
 
-    /// Asks until it is told something that holds, a few times.
-    async fn insist(&self, order: u64) {
-        for attempt in 0..TRIES {
+    /// Asks until it is told something that holds, a few times; so many gateways after the one whose turn it is.
+    async fn insist(&self, order: u64, after: u32) {
+        for attempt in after..after + TRIES {
             let status = self.checkout(order, attempt).await;
             if matches!(status, Some(200 | 400..=428 | 430..=499)) {
                 return;
@@ -163,11 +171,16 @@ impl Crowd {
 
     /// What a balancer in front of the gateways would do: they are asked in turns, and one that takes no connection is passed over.
     async fn ask(&self, order: u64, attempt: u32) -> Option<u16> {
-        let first = usize::try_from(order + u64::from(attempt)).ok()?;
-        for shop in self.shops.iter().cycle().skip(first % self.shops.len()).take(self.shops.len()) {
+        let (all, turn) = (self.shops.len(), order + u64::from(attempt));
+        let first = usize::try_from(turn % all.max(1) as u64).unwrap_or_default();
+        for (gateway, shop) in self.shops.iter().cycle().skip(first).take(all) {
+            let sent_ms = self.now_ms();
             match shop.checkout(&order.to_string()).await {
                 Ok(answer) => return Some(answer.status),
-                Err(error) if never_connected(&error) => {}
+                Err(error) if never_connected(&error) => {
+                    let passed_over = PassedOver { gateway: gateway.clone(), sent_ms };
+                    self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).push(passed_over);
+                }
                 Err(_) => return None,
             }
         }

@@ -222,7 +222,10 @@ impl Plan {
             Kind::Sever | Kind::Slow | Kind::Reset => role.replacen(' ', "-1 ", 1),
             _ if REPLICATED.contains(&role.as_str()) => self.one_of(&role, self.field.replicas),
             // The first one has no number.
-            _ if role == GATEWAY => self.one_of(&role, self.field.replicas).trim_end_matches("-1").to_owned(),
+            _ if role == GATEWAY => match self.random.random_range(1..=self.field.replicas) {
+                1 => role.clone(),
+                nth => format!("{role}-{nth}"),
+            },
             _ if role == KAFKA && self.field.brokers > 1 => self.one_of(&role, self.field.brokers),
             _ => role.clone(),
         };

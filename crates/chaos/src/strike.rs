@@ -9,7 +9,7 @@ use stack::{Clocks, Detour, Poisoner, Stack};
 use tokio::sync::Mutex;
 
 use crate::forwarder::{Forwarder, Way};
-use crate::plan::{Kind, POISON_LANES, Strike};
+use crate::plan::{GATEWAY, Kind, POISON_LANES, Strike};
 use crate::resp::Resp;
 
 /// A service drains within this time, or it is killed.
@@ -62,7 +62,8 @@ impl Target {
 
     async fn begin(&self, strike: &Strike) -> anyhow::Result<()> {
         let target = strike.target.as_str();
-        if matches!(strike.kind, Kind::Kill | Kind::Drain | Kind::Scale) {
+        // A gateway has no store in which it could leave anything.
+        if matches!(strike.kind, Kind::Kill | Kind::Drain | Kind::Scale) && strike.role != GATEWAY {
             self.ended.fetch_add(1, Ordering::Relaxed);
         }
         match strike.kind {

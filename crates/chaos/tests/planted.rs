@@ -42,7 +42,7 @@ impl World {
         let at = Addresses::of(&stack)?;
         set_up(&shop, 2 * ORDERS).await?;
         let before = goods(&at)?;
-        let crowd = Crowd::new(vec![shop.clone()], ORDERS, Instant::now());
+        let crowd = Crowd::new(stack.gateways(), ORDERS, Instant::now());
         crowd.run(ORDERS as u32, 64).await?;
         let poisoner = Poisoner::new(stack.brokers(), PATIENCE)?;
         Ok(Self { stack, shop, at, before, crowd, poisoner })
@@ -52,18 +52,21 @@ impl World {
         evidence(&self.at, &self.before, 2 * ORDERS, self.crowd.history()).await
     }
 
-    /// What is found; a rule of campaigns, that there were faults, does not count.
     async fn find(&self) -> anyhow::Result<Vec<Finding>> {
-        let mut findings = judge(&self.read().await?);
-        findings.retain(|finding| finding.rule != Rule::ShowsSomething);
-        Ok(findings)
+        Ok(findings(&self.read().await?))
     }
 
-    async fn until_found(&self, what: &str, is_it: impl Fn(&[Finding]) -> bool) -> anyhow::Result<()> {
+    /// Waits until nothing is left of what was under way: no record, so that the last floors have come too.
+    async fn until_sound(&self) -> anyhow::Result<()> {
+        self.until("all has ended", |evidence, found| evidence.records.is_empty() && found.is_empty()).await
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&Evidence, &[Finding]) -> bool) -> anyhow::Result<()> {
         let since = Instant::now();
         loop {
-            let found = self.find().await?;
-            if is_it(&found) {
+            let evidence = self.read().await?;
+            let found = findings(&evidence);
+            if is_so(&evidence, &found) {
                 return Ok(());
             }
             ensure!(since.elapsed() < PATIENCE, "{what}: found is {found:?}");
@@ -82,6 +85,13 @@ impl World {
     async fn append(&self, lane: u32, payload: Bytes) -> anyhow::Result<()> {
         self.poisoner.append_all(RESULTS, [lane], &payload).await
     }
+}
+
+/// What is found; a rule of campaigns, that there were faults, does not count.
+fn findings(evidence: &Evidence) -> Vec<Finding> {
+    let mut findings = judge(evidence);
+    findings.retain(|finding| finding.rule != Rule::ShowsSomething);
+    findings
 }
 
 fn one(redis: &'static str, command: String) -> Acts {
@@ -210,7 +220,7 @@ async fn plants_in_topics(world: &World) -> anyhow::Result<()> {
     }
     world.poisoner.append("stock.commands", [0]).await?;
     world
-        .until_found("a record that nobody can read", |found| {
+        .until("a record that nobody can read", |_, found| {
             found.iter().any(|finding| finding.rule == Rule::SetAside && finding.what.contains("stock.commands"))
         })
         .await
@@ -220,7 +230,7 @@ async fn plants_in_topics(world: &World) -> anyhow::Result<()> {
 async fn what_is_planted_in_a_live_shop_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::start(dir.path()).await.unwrap();
-    world.until_found("a sound shop", <[Finding]>::is_empty).await.unwrap();
+    world.until_sound().await.unwrap();
     plants_in_stores(&world).await.unwrap();
     what_cannot_be_read(&world).await.unwrap();
     plants_in_topics(&world).await.unwrap();

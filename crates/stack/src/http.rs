@@ -108,3 +108,21 @@ impl Http {
         self.send(Method::POST, url).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_nobody_has_is_told_from_a_server_that_hangs_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let hangs_up = async { drop(listener.accept().await.unwrap()) };
+        let (answered, ()) = tokio::join!(async { Http::default().get(&url).await }, hangs_up);
+        assert!(!never_connected(&answered.unwrap_err()));
+        drop(listener);
+        assert!(never_connected(&Http::default().get(&url).await.unwrap_err()));
+    }
+}

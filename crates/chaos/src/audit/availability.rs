@@ -3,17 +3,19 @@
 //! Judged are kills that came alone, by the checkouts that were sent when it should be over and before the next fault, and,
 //! when one of several replicas was killed, by those that were in flight.
 
+use std::collections::BTreeMap;
+
 use super::coverage::WHOLE;
-use super::{Evidence, Rule, Told};
+use super::{Evidence, PassedOver, Rule, Told};
 use crate::plan::{Field, GATEWAY, KAFKA, Kind, REPLICATED, STORES, Struck};
 
-/// Checkouts succeed when they are sent so long after the kill of one of three replicas, milliseconds.
+/// Checkouts succeed when they are sent so long after the kill of one of three replicas or gateways, milliseconds.
 const REPLICA_MS: u64 = 5_000;
 /// The same of one of three brokers.
 const BROKER_MS: u64 = 10_000;
 /// The same after a store is back.
 const STORE_MS: u64 = 2_000;
-/// Replicas and brokers of which one can be missed.
+/// Replicas, gateways and brokers of which one can be missed.
 const ENOUGH: u32 = 3;
 /// A checkout that was sent so long before the next fault and still had no answer has none because of this one.
 const PATIENCE_MS: u64 = 5_000;
@@ -115,16 +117,29 @@ impl Promise<'_> {
     }
 }
 
-/// A replica can be missed, so nobody is told that the shop cannot take the request. Who was connected to a gateway that is
-/// killed is told nothing.
+/// A replica can be missed, so nobody is told that the shop cannot take the request.
 fn is_of_replica(struck: &Struck) -> bool {
-    REPLICATED.contains(&struck.strike.role.as_str())
+    struck.strike.role == GATEWAY || REPLICATED.contains(&struck.strike.role.as_str())
 }
 
 /// Whether a request that a kill may have interrupted was told what holds, or that its outcome is not known yet. There are
-/// fewer clients than the gateway lets in, so nobody is to be told 429.
-fn is_fair(told: &Told) -> bool {
-    told.is_decided() || told.status == Some(504)
+/// fewer clients than the gateway lets in, so nobody is to be told 429. Who was connected to a gateway that is killed is told
+/// nothing.
+fn is_fair(struck: &Struck, told: &Told) -> bool {
+    told.is_decided() || told.status == Some(504) || told.status.is_none() && struck.strike.role == GATEWAY
+}
+
+/// Gateways that took no connection though they were there; and when that was first.
+fn absent(evidence: &Evidence) -> BTreeMap<&str, u64> {
+    let is_struck = |passed_over: &PassedOver| {
+        let of_it = evidence.struck.iter().filter(|struck| struck.strike.target == passed_over.gateway);
+        of_it.into_iter().any(|struck| (struck.at_ms..=struck.healed_ms + REPLICA_MS).contains(&passed_over.sent_ms))
+    };
+    let mut absent = BTreeMap::new();
+    for passed_over in evidence.passed_over.iter().filter(|passed_over| !is_struck(passed_over)) {
+        absent.entry(passed_over.gateway.as_str()).or_insert(passed_over.sent_ms);
+    }
+    absent
 }
 
 /// Roles of whose kill something is promised.
@@ -155,9 +170,12 @@ pub(super) fn judge(evidence: &Evidence, find: &mut impl FnMut(Rule, String)) {
     if evidence.field.lasts >= WHOLE {
         judge_whole(evidence, find);
     }
+    for (gateway, at_ms) in absent(evidence) {
+        find(Rule::AvailableAgain, format!("{gateway} took no connection after {at_ms} ms, when it was not struck"));
+    }
     for promise in promises(evidence) {
         if is_of_replica(promise.struck) {
-            let unfair = promise.in_flight(&evidence.told).filter(|told| !is_fair(told));
+            let unfair = promise.in_flight(&evidence.told).filter(|told| !is_fair(promise.struck, told));
             for Told { order, status, .. } in unfair {
                 let strike = &promise.struck.strike;
                 find(Rule::InFlightTold, format!("{strike}: order {order}, in flight, was told {status:?}"));
@@ -259,6 +277,8 @@ mod tests {
         });
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(unfair("redis-stock", told(900, 1_100, 503)), 0, "there is one of them");
+        assert_eq!(unfair(GATEWAY, told(900, 1_100, 503)), 1);
+        assert_eq!(unfair(GATEWAY, Told { status: None, ..told(900, 1_100, 0) }), 0, "it was connected to that one");
     }
 
     #[test]
@@ -286,6 +306,15 @@ mod tests {
         }
         let short = Field { lasts: Duration::from_secs(120), ..field };
         assert_eq!(found(&Evidence { field: short, ..Evidence::default() }), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_gateway_takes_connections_soon_after_it_is_back() {
+        let found = |sent_ms| {
+            let passed_over = vec![PassedOver { gateway: "gateway-1".to_owned(), sent_ms }];
+            broken(&Evidence { passed_over, ..run(1, vec![struck(0, 1_000, GATEWAY)], Vec::new()) })
+        };
+        assert_eq!([900, 1_000, 7_000, 7_001].map(found), [1, 0, 0, 1]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ fn sound() -> Evidence {
         (4, order("w", Standing::Paid(Some(saga(5))), vec![(saga(5), true)])),
     ]);
     Evidence {
+        passed_over: Vec::new(),
         told: vec![told(0, 200), told(0, 200), told(1, 402), told(2, 504), told(2, 200), told(4, 504), told(3, 429)],
         orders,
         stock: BTreeMap::from([("a".to_owned(), (10, 7)), ("b".to_owned(), (20, 14)), ("c".to_owned(), (5, 5))]),
