@@ -20,7 +20,7 @@ struct Args {
     /// Seed of the plan: the same seed gives the same faults in the same order
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Replicas of each service; from two on, clocks jump
+    /// Replicas of each service, and gateways; from two on, clocks jump
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     replicas: u32,
     /// Brokers of Kafka: 1 or 3
