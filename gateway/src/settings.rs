@@ -32,7 +32,7 @@ pub struct Settings {
     #[arg(long, env = "MAX_REQUESTS", default_value_t = 4_096)]
     pub max_requests: usize,
     /// Most milliseconds that a 429 waits for its turn: one is given in each millisecond, as who is refused at once comes back at
-    /// once; with 0 none waits
+    /// once; with 0 none waits, and none waits for more than half of REQUEST_TIMEOUT_MS
     #[arg(long, env = "MAX_REFUSAL_WAIT_MS", default_value_t = 1_000)]
     pub max_refusal_wait_ms: u64,
     /// Most client connections at once, more than twice MAX_REQUESTS so that there is somebody to answer 429; the rest waits
@@ -91,16 +91,13 @@ impl Settings {
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(BadConfiguration(format!("{name} must be at least 1"))),
-            None if self.max_refusal_wait_ms >= self.request_timeout_ms => {
-                Err(BadConfiguration("MAX_REFUSAL_WAIT_MS must be less than REQUEST_TIMEOUT_MS".to_owned()))
-            }
             None => Ok(()),
         }
     }
 
-    /// Longest wait of a refusal for its turn.
+    /// Longest wait of a refusal for its turn; who gets a place at the turn has at least half the time left.
     pub(crate) fn max_refusal_wait(&self) -> Duration {
-        Duration::from_millis(self.max_refusal_wait_ms)
+        Duration::from_millis(self.max_refusal_wait_ms).min(self.request_timeout() / 2)
     }
 
     /// Time for a request.
@@ -129,8 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_longer_to_be_refused_than_to_be_answered() {
-        let settings = Settings::try_parse_from(["gateway", "--max-refusal-wait-ms", "30000"]).expect("parsed");
-        assert!(settings.check().expect_err("refused").to_string().contains("MAX_REFUSAL_WAIT_MS"));
+    fn a_refusal_waits_for_half_the_time_of_a_request_at_most() {
+        for (wait, timeout, at_most) in [("1000", "30000", 1_000), ("1000", "300", 150), ("0", "300", 0)] {
+            let flags = ["gateway", "--max-refusal-wait-ms", wait, "--request-timeout-ms", timeout];
+            let settings = Settings::try_parse_from(flags).expect("parsed");
+            settings.check().expect("accepted");
+            assert_eq!(settings.max_refusal_wait(), Duration::from_millis(at_most), "{flags:?}");
+        }
     }
 }
