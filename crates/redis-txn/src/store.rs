@@ -27,8 +27,9 @@ pub const STORE_ID_KEY: &str = "store:id";
 /// The key that names the service whose data set it is.
 const OWNER_KEY: &str = "store:owner";
 
-/// How long each question of a start is asked again: a Redis that was just started, or loads its data, gets that time.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long each question of a start is asked again: a Redis that stands still, was just started, or loads its data, is no reason
+/// to end.
+const START_PATIENCE: Duration = Duration::from_secs(90);
 
 /// First and longest pause between two attempts to connect.
 const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -47,21 +48,15 @@ pub(crate) struct Inner {
 }
 
 impl Store {
-    /// Connects (retrying with backoff for up to 30 s; a password that is not accepted is not tried again), and starts
+    /// Connects (retrying with backoff for up to 90 s; a password that is not accepted is not tried again), and starts
     /// the committer task.
     pub async fn connect(settings: Settings) -> Result<Self, ConnectError> {
         let server = Server::new(&settings).map_err(unavailable)?;
-        let deadline = Instant::now() + CONNECT_DEADLINE;
-        let mut backoff = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
-        let connection = loop {
-            match server.open_private().await {
-                Ok(connection) => break connection,
-                Err(Failure::Denied(sentence)) => return Err(ConnectError::Denied(BadConfiguration(sentence))),
-                Err(cause) if Instant::now() >= deadline => return Err(unavailable(cause).into()),
-                Err(cause) => tracing::debug!(address = %settings.address, %cause, "the store does not answer yet"),
-            }
-            tokio::time::sleep(backoff.pause()).await;
-        };
+        let is_away = |failure: &Failure| !matches!(failure, Failure::Denied(_));
+        let connection = patiently(is_away, || server.open_private()).await.map_err(|failure| match failure {
+            Failure::Denied(sentence) => ConnectError::Denied(BadConfiguration(sentence)),
+            failure => ConnectError::from(unavailable(failure)),
+        })?;
         let shared = Arc::new(Shared::new(&settings.address));
         let inner = Inner {
             handles: Arc::new(Handles { shared: Arc::clone(&shared) }),
@@ -81,7 +76,7 @@ impl Store {
     ///
     /// `allow_unsafe_fsync` lets the last three pass: for tests, and for those who can live with lost data.
     ///
-    /// A store that does not answer is asked again for up to 30 s.
+    /// A store that does not answer is asked again for up to 90 s.
     pub async fn check(&self, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
         let is_away = |error: &CheckError| matches!(error, CheckError::Store(CommitError::Unavailable(_)));
         patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await
@@ -192,12 +187,12 @@ async fn patiently<T, E: std::fmt::Display, Answer: Future<Output = Result<T, E>
     is_away: impl Fn(&E) -> bool,
     ask: impl Fn() -> Answer,
 ) -> Result<T, E> {
-    let deadline = Instant::now() + CONNECT_DEADLINE;
+    let deadline = Instant::now() + START_PATIENCE;
     let mut backoff = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
     loop {
         match ask().await {
             Err(error) if is_away(&error) && Instant::now() < deadline => {
-                tracing::debug!(%error, "the store does not answer yet");
+                tracing::warn!(%error, "Redis does not answer yet");
             }
             outcome => return outcome,
         }

@@ -93,6 +93,18 @@ async fn a_script_that_does_not_end_makes_everybody_wait() {
     in_time(running).await.unwrap();
 }
 
+/// The standstill is longer than what the client itself would wait, and than what services that start once had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_starts_while_it_stands_still_waits() {
+    let mut server = Server::start();
+    server.redis.pause().unwrap();
+    let newcomer = tokio::spawn(Store::connect(settings(&server.redis.address(), "newcomer")));
+    tokio::time::sleep(Duration::from_secs(32)).await;
+    server.redis.resume().unwrap();
+    let newcomer = in_time(newcomer).await.unwrap().expect("it has waited");
+    assert_eq!(counter(&newcomer, "a").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_it_loads_its_data_everybody_waits() {
     // Some seconds of loading: the server looks after its connections once in 1 024 commands.

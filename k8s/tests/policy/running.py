@@ -26,8 +26,8 @@ def probes_are_there(manifests):
                 if container.get(probe, {}).get("httpGet") != {"path": path, "port": "admin"}:
                     yield f"{workload}: {probe} does not ask {path} on the admin port"
             patience_s = _patience_s(container.get("startupProbe", {}))
-            if patience_s < 120:
-                yield f"{workload}: {patience_s} s to start; it waits up to 30 s for its Redis and 90 s for a broker"
+            if patience_s < 180:
+                yield f"{workload}: {patience_s} s to start; it waits up to 90 s for its Redis and 90 s for a broker"
 
 
 def _patience_s(probe):
