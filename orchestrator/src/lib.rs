@@ -26,13 +26,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use event_stream::{Consumer, Ground, KafkaSettings, Publisher, TopicSpec, check_topics, topic_id};
+use event_stream::{Consumer, KafkaSettings, Publisher, TopicSpec};
+use groundwork::{Groundwork, Needs};
 use proto::quarantine::QUARANTINE;
-use redis_txn::{CheckError, Store};
+use redis_txn::Store;
 use saga_core::lane::SUPPORTED_FOLD_VERSION;
 use service_kit::clock::unix_ms;
 use service_kit::http::{Limits, listen, serve};
-use service_kit::process::BadConfiguration;
 use telemetry::metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -83,16 +83,15 @@ pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToke
     let instance = settings.process.instance_name();
     let definitions = Definitions::load(&settings.definitions_dir, &settings.participants)?;
     let kafka = settings.kafka.settings(SERVICE, &instance);
-    kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
-    let store = connect(&settings, &instance).await?;
-    check_topics(&kafka, &topics(&settings)).await.map_err(|error| BadConfiguration(error.to_string()))?;
-    if store.is_new().await? {
-        let past = event_stream::check_past(&kafka, GROUP, INBOX, settings.kafka.partitions).await;
-        if store.is_new().await? {
-            past?;
-        }
-    }
-    store.claim(SERVICE).await.map_err(unusable)?;
+    let needs = Needs {
+        service: SERVICE,
+        instance: &instance,
+        redis: &settings.redis,
+        kafka: &kafka,
+        topics: &topics(&settings),
+        lanes: &inbox(&settings),
+    };
+    let Some(Groundwork { store, ground, .. }) = groundwork::lay(needs, &shutdown).await? else { return Ok(()) };
     let listener = listen("ADMIN_LISTEN", settings.process.admin_listen)?;
     let publisher = Publisher::new(&kafka).context("make the producer")?;
     let registry = Registry::default();
@@ -112,7 +111,6 @@ pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToke
         probe: build.probe,
     };
     let runner = Arc::new(Runner::new(Arc::new(shared)));
-    let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
     let consumer = Consumer::start_on(ground, &kafka, GROUP, INBOX, runner).context("join the group")?;
     let admin = Admin {
         instance,
@@ -132,37 +130,20 @@ pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToke
     serving.await.context("serve the admin port")
 }
 
-/// The inbox that the checkpoints belong to: the one that they began with.
-async fn ground(kafka: &KafkaSettings, store: &Store, partitions: u32) -> anyhow::Result<Ground> {
-    let Some(id) = topic_id(kafka, INBOX).await? else { return Ok(Ground::new(partitions, None)) };
-    let known = store.remember(&Ground::key(INBOX), &id).await.context("read which inbox the checkpoints belong to")?;
-    Ok(Ground::new(partitions, Some(&known)))
+fn inbox(settings: &Settings) -> TopicSpec {
+    TopicSpec { name: INBOX.to_owned(), partitions: settings.kafka.partitions, log_append_time: true }
 }
 
 /// The topics that must be there. Results topics are named by the starts.
 fn topics(settings: &Settings) -> Vec<TopicSpec> {
     let partitions = settings.kafka.partitions;
-    let inbox = TopicSpec { name: INBOX.to_owned(), partitions, log_append_time: true };
     let commands = settings.participants.iter().map(|participant| TopicSpec {
         name: commands_topic(participant),
         partitions,
         log_append_time: false,
     });
     let quarantine = TopicSpec { name: QUARANTINE.to_owned(), partitions, log_append_time: false };
-    [inbox, quarantine].into_iter().chain(commands).collect()
-}
-
-async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
-    let store = Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to Redis")?;
-    store.check(settings.redis.allow_unsafe_fsync).await.map_err(unusable)?;
-    Ok(store)
-}
-
-fn unusable(error: CheckError) -> anyhow::Error {
-    match error {
-        CheckError::Unsafe(_) => BadConfiguration(error.to_string()).into(),
-        CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
-    }
+    [inbox(settings), quarantine].into_iter().chain(commands).collect()
 }
 
 fn routes(admin: Arc<Admin>) -> axum::Router {

@@ -23,15 +23,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_stream::{Consumer, Ground, KafkaSettings, Publisher, TopicSpec};
+use event_stream::{Consumer, Publisher, TopicSpec};
+use groundwork::{Groundwork, Needs};
 use proto::quarantine::QUARANTINE;
-use redis_txn::{CheckError, Store};
+use redis_txn::Store;
 use rest_kit::idempotency::IdempotencyKeys;
-use service_kit::process::{BadConfiguration, delayed};
+use service_kit::process::delayed;
 use service_kit::upstream::{UpstreamClient, Upstreams};
 use service_kit::{admin, http};
 use starter::Starter;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::checkout::Checkout;
 use crate::poll::Poller;
@@ -77,18 +79,19 @@ pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToke
     let instance = settings.process.instance_name();
     let upstreams = Upstreams::new("stock", &settings.stock_upstreams)?;
     let kafka = settings.kafka.settings(SERVICE, &instance);
-    let store = connect(&settings, &instance).await?;
-    check_topics(&kafka, &settings).await?;
-    if store.is_new().await? {
-        let past = event_stream::check_past(&kafka, SERVICE, RESULTS_TOPIC, settings.kafka.partitions).await;
-        if store.is_new().await? {
-            past?;
-        }
-    }
-
+    let topics = topics(settings.kafka.partitions);
+    let [results, ..] = &topics;
+    let needs = Needs {
+        service: SERVICE,
+        instance: &instance,
+        redis: &settings.redis,
+        kafka: &kafka,
+        topics: &topics,
+        lanes: results,
+    };
+    let Some(Groundwork { store, store_id, ground }) = groundwork::lay(needs, &shutdown).await? else { return Ok(()) };
     let publisher = Publisher::new(&kafka)?;
-    let starter = start(build, &settings, &store, &publisher).await?;
-    let ground = ground(&kafka, &store, settings.kafka.partitions).await?;
+    let starter = starter(build, &settings, &store, store_id, &publisher);
     let consumer = Consumer::start_on(ground, &kafka, SERVICE, RESULTS_TOPIC, starter.runner())?;
     let parts = readiness::Parts {
         store: store.clone(),
@@ -118,47 +121,19 @@ pub async fn run_as(build: Build, settings: Settings, shutdown: CancellationToke
     Ok(())
 }
 
-async fn connect(settings: &Settings, instance: &str) -> anyhow::Result<Store> {
-    let store =
-        Store::connect(settings.redis.settings(SERVICE, instance)?).await.context("connect to the order store")?;
-    store.check(settings.redis.allow_unsafe_fsync).await.map_err(unusable)?;
-    Ok(store)
+/// The first one's lanes are the service's.
+fn topics(partitions: u32) -> [TopicSpec; 3] {
+    let topic = |name: &str, log_append_time| TopicSpec { name: name.to_owned(), partitions, log_append_time };
+    [topic(RESULTS_TOPIC, false), topic(INBOX_TOPIC, true), topic(QUARANTINE, false)]
 }
 
-fn unusable(error: CheckError) -> anyhow::Error {
-    match error {
-        CheckError::Unsafe(_) => BadConfiguration(error.to_string()).into(),
-        CheckError::Store(_) => anyhow::Error::new(error).context("check the order store"),
-    }
-}
-
-/// The results topic that the lanes' positions belong to: the one that they began with.
-async fn ground(kafka: &KafkaSettings, store: &Store, partitions: u32) -> anyhow::Result<Ground> {
-    let Some(id) = event_stream::topic_id(kafka, RESULTS_TOPIC).await? else {
-        return Ok(Ground::new(partitions, None));
-    };
-    let known =
-        store.remember(&Ground::key(RESULTS_TOPIC), &id).await.context("read which topic the results are in")?;
-    Ok(Ground::new(partitions, Some(&known)))
-}
-
-async fn check_topics(kafka: &KafkaSettings, settings: &Settings) -> anyhow::Result<()> {
-    let partitions = settings.kafka.partitions;
-    let topics = [
-        TopicSpec { name: INBOX_TOPIC.to_owned(), partitions, log_append_time: true },
-        TopicSpec { name: RESULTS_TOPIC.to_owned(), partitions, log_append_time: false },
-        TopicSpec { name: QUARANTINE.to_owned(), partitions, log_append_time: false },
-    ];
-    event_stream::check_topics(kafka, &topics).await.context("check the topics")
-}
-
-async fn start(
+fn starter(
     build: Build,
     settings: &Settings,
     store: &Store,
+    store_id: Uuid,
     publisher: &Publisher,
-) -> anyhow::Result<Starter<Checkouts>> {
-    let store_id = store.claim(SERVICE).await.map_err(unusable)?;
+) -> Starter<Checkouts> {
     let names = starter::Settings {
         name: STARTER.to_owned(),
         inbox_topic: INBOX_TOPIC.to_owned(),
@@ -168,7 +143,7 @@ async fn start(
     };
     let (definition, inputs) = (settings.checkout_definition.clone(), settings.checkout_inputs.clone());
     let business = Checkouts { definition, inputs, probe: build.probe };
-    Ok(Starter::new(names, Arc::new(business), store.clone(), store_id, publisher.clone()))
+    Starter::new(names, Arc::new(business), store.clone(), store_id, publisher.clone())
 }
 
 /// Serves both ports until no request is open after `shutdown`.

@@ -8,9 +8,10 @@ const RANKS: &[(u8, &[&str])] = &[
     (1, &["proto", "telemetry"]),
     (2, &["service-kit", "local-servers"]),
     (3, &["event-stream", "redis-txn"]),
-    (4, &["participant", "rest-kit", "starter"]),
-    (5, &["orchestrator", "order-svc", "stock-svc", "payment-svc", "gateway"]),
-    (6, &["sim", "stack", "bench", "chaos", "xtask"]),
+    (4, &["groundwork"]),
+    (5, &["participant", "rest-kit", "starter"]),
+    (6, &["orchestrator", "order-svc", "stock-svc", "payment-svc", "gateway"]),
+    (7, &["sim", "stack", "bench", "chaos", "xtask"]),
 ];
 
 /// Siblings of one rank that may depend on each other all the same, and why.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
@@ -13,15 +13,12 @@ use tokio::sync::oneshot;
 
 use crate::error::{HaltReason, LaneFault, StreamError};
 use crate::member::MemberContext;
+use crate::patience::patiently;
 use crate::settings::KafkaSettings;
 use crate::topic_id::topic_id;
 
 /// How long one question may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a process that starts asks for its group's past: on a new cluster the group's coordinator is made meanwhile.
-const PAST_DEADLINE: Duration = Duration::from_secs(60);
-/// Pause between two such questions.
-const PAST_PAUSE: Duration = Duration::from_millis(100);
 /// Lanes that start together ask together: the first waits this long for the others.
 const COLLECT_TIME: Duration = Duration::from_millis(5);
 
@@ -124,7 +121,8 @@ impl Inquiry {
 /// is still new before you believe the refusal. A store gets its id before anything is committed.
 ///
 /// # Errors
-/// [`StreamError::StoreLost`]; a broker that does not answer.
+/// [`StreamError::StoreLost`]; a broker that does not answer for 90 s (on a new cluster the group's coordinator is made
+/// meanwhile).
 pub async fn check_past(
     settings: &KafkaSettings,
     group: &str,
@@ -135,17 +133,8 @@ pub async fn check_past(
     let ask = move || -> KafkaResult<BTreeMap<Lane, i64>> {
         let consumer: BaseConsumer = config.create()?;
         let lanes: Vec<Lane> = (0..partitions).map(Lane).collect();
-        let end = Instant::now() + PAST_DEADLINE;
-        loop {
-            let answer = consumer.committed_offsets(list(&asked, &lanes, Offset::Invalid), ANSWER_DEADLINE);
-            match answer.and_then(|committed| offsets(&committed)) {
-                Err(error) if Instant::now() < end => {
-                    tracing::debug!(%error, "the group's coordinator is not there yet")
-                }
-                outcome => return outcome,
-            }
-            std::thread::sleep(PAST_PAUSE);
-        }
+        let ask = || consumer.committed_offsets(list(&asked, &lanes, Offset::Invalid), ANSWER_DEADLINE);
+        patiently(|_| true, || ask().and_then(|committed| offsets(&committed)))
     };
     let operation = "ask what the group has committed";
     let asked = tokio::task::spawn_blocking(ask).await.map_err(|error| StreamError::kafka(operation, error))?;

@@ -17,6 +17,7 @@ mod inquiry;
 mod lane;
 mod lanes;
 mod member;
+mod patience;
 mod publisher;
 mod record;
 mod settings;

@@ -9,12 +9,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::error::StreamError;
+use crate::patience::patiently;
 use crate::settings::KafkaSettings;
 
 /// How long one question to the broker may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// How long a service that starts waits for a broker that answers: one that stands still, or starts as well, is no reason to end.
-const START_PATIENCE: Duration = Duration::from_secs(90);
 /// New topics are known to every part of a broker a moment after they were made.
 const VISIBLE_DEADLINE: Duration = Duration::from_secs(20);
 /// A broker that lags behind the others does not know a new topic, or its settings, for a moment.
@@ -54,20 +53,20 @@ pub struct TopicStorage {
     pub segment_bytes: u64,
 }
 
-/// Waits for a broker, and checks that the topics exist with the partition count, `cleanup.policy=delete` and the timestamp
-/// type.
+/// Checks that the topics exist with the partition count, `cleanup.policy=delete` and the timestamp type. Who starts asks this:
+/// it is asked again for up to 90 s, until a broker answers.
 pub async fn check_topics(settings: &KafkaSettings, topics: &[TopicSpec]) -> Result<(), StreamError> {
-    wait_for_brokers(settings, 1, START_PATIENCE).await?;
     let topics = topics.to_vec();
-    with_admin(settings, move |admin, runtime| check(&admin, &topics, None, runtime)).await
+    let is_away = |error: &StreamError| !matches!(error, StreamError::Topics(_));
+    with_admin(settings, move |admin, runtime| patiently(is_away, || check(&admin, &topics, None, runtime))).await
 }
 
 /// The id that the cluster has given the topic, which a topic that is made anew does not keep; `None` from a broker that
-/// gives none.
+/// gives none. Who starts asks this: it is asked again for up to 90 s, until a broker answers.
 pub async fn topic_id(settings: &KafkaSettings, topic: &str) -> Result<Option<String>, StreamError> {
     let topic = topic.to_owned();
     let ask = move |admin: Admin, _: &tokio::runtime::Handle| {
-        let id = crate::topic_id::topic_id(admin.inner(), &topic, ANSWER_DEADLINE);
+        let id = patiently(|_| true, || crate::topic_id::topic_id(admin.inner(), &topic, ANSWER_DEADLINE));
         id.map_err(|error| StreamError::kafka("read the topic's id", error))
     };
     with_admin(settings, ask).await
@@ -89,9 +88,6 @@ pub async fn wait_for_brokers(settings: &KafkaSettings, count: u16, deadline: Du
                     Ok(_) => StreamError::kafka(operation, format!("{brokers} of {count} are there")),
                     Err(error) => StreamError::kafka(operation, error),
                 });
-            }
-            if let Err(error) = found {
-                tracing::warn!(%error, "no broker answers yet");
             }
             std::thread::sleep(VISIBLE_LOOK);
         }

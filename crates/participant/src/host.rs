@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use event_stream::{Consumer, Ground, KafkaArgs, KafkaSettings, Publisher, TopicSpec, topic_id};
+use event_stream::{Consumer, KafkaArgs, Publisher, TopicSpec};
+use groundwork::{Groundwork, Needs};
 use proto::quarantine::QUARANTINE;
-use redis_txn::{CheckError, RedisArgs, Store};
+use redis_txn::{RedisArgs, Store};
 use service_kit::admin::{self, Readiness};
 use service_kit::http::{self, Limits};
-use service_kit::process::{BadConfiguration, ProcessArgs, delayed};
+use service_kit::process::{ProcessArgs, delayed};
 use tokio_util::sync::CancellationToken;
 
 use crate::business::Business;
@@ -69,43 +70,28 @@ pub async fn run<B: Business>(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let instance = settings.process.instance_name();
-    let store = Store::connect(settings.redis.settings(names.service, &instance)?).await.context("connect to Redis")?;
-    store.check(settings.redis.allow_unsafe_fsync).await.map_err(unusable)?;
     let kafka = settings.kafka.settings(names.service, &instance);
-    kafka.check().map_err(|error| BadConfiguration(error.to_string()))?;
-    event_stream::check_topics(&kafka, &topics(names, settings.kafka.partitions)).await.context("check the topics")?;
-    let (commands, partitions) = (format!("{}.commands", names.participant), settings.kafka.partitions);
-    if store.is_new().await? {
-        let past = event_stream::check_past(&kafka, names.service, &commands, partitions).await;
-        if store.is_new().await? {
-            past?;
-        }
-    }
-    store.claim(names.service).await.map_err(unusable)?;
+    let topics = topics(names, settings.kafka.partitions);
+    let [commands, ..] = &topics;
+    let needs = Needs {
+        service: names.service,
+        instance: &instance,
+        redis: &settings.redis,
+        kafka: &kafka,
+        topics: &topics,
+        lanes: commands,
+    };
+    let Some(Groundwork { store, ground, .. }) = groundwork::lay(needs, &shutdown).await? else { return Ok(()) };
     let publisher = Publisher::new(&kafka).context("make the producer")?;
     let drain = kafka.drain_deadline * LANE_DRAIN_PERCENT / 100;
     let runner = Participant::new(names.participant, business, store.clone(), publisher.clone(), drain);
-    let ground = ground(&kafka, &store, &commands, partitions).await?;
-    let consumer = Consumer::start_on(ground, &kafka, names.service, &commands, Arc::new(runner))
+    let consumer = Consumer::start_on(ground, &kafka, names.service, &commands.name, Arc::new(runner))
         .context("join the consumer group")?;
     let host = Host { store, publisher, consumer, shutdown };
     host.serve(names, settings, rest).await
 }
 
-fn unusable(error: CheckError) -> anyhow::Error {
-    match error {
-        CheckError::Unsafe(_) => BadConfiguration(error.to_string()).into(),
-        CheckError::Store(_) => anyhow::Error::new(error).context("check Redis"),
-    }
-}
-
-/// The command topic that the lanes' positions belong to: the one that they began with.
-async fn ground(kafka: &KafkaSettings, store: &Store, topic: &str, partitions: u32) -> anyhow::Result<Ground> {
-    let Some(id) = topic_id(kafka, topic).await? else { return Ok(Ground::new(partitions, None)) };
-    let known = store.remember(&Ground::key(topic), &id).await.context("read which topic the positions belong to")?;
-    Ok(Ground::new(partitions, Some(&known)))
-}
-
+/// The first one's lanes are the service's.
 fn topics(names: Names, partitions: u32) -> [TopicSpec; 3] {
     let topic = |name: String, log_append_time| TopicSpec { name, partitions, log_append_time };
     let commands = format!("{}.commands", names.participant);

@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Whether the data set has no id yet: nobody has ever asked for it, or all of it is lost. A store that does not answer
-    /// is asked again for up to 30 s.
+    /// is asked again for up to 90 s.
     pub async fn is_new(&self) -> Result<bool, CommitError> {
         let is_away = |error: &CommitError| matches!(error, CommitError::Unavailable(_));
         let key = [STORE_ID_KEY.to_owned()];
@@ -118,7 +118,7 @@ impl Store {
     }
 
     /// What the key holds; if it holds nothing, `value` from now on. A store that does not answer is asked again for up to
-    /// 30 s.
+    /// 90 s.
     pub async fn remember(&self, key: &str, value: &str) -> Result<String, CommitError> {
         let is_away = |error: &CommitError| matches!(error, CommitError::Unavailable(_));
         patiently(is_away, || self.remember_now(key, value)).await

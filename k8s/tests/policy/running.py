@@ -27,7 +27,7 @@ def probes_are_there(manifests):
                     yield f"{workload}: {probe} does not ask {path} on the admin port"
             patience_s = _patience_s(container.get("startupProbe", {}))
             if patience_s < 180:
-                yield f"{workload}: {patience_s} s to start; it waits up to 90 s for its Redis and 90 s for a broker"
+                yield f"{workload}: {patience_s} s to start; it asks its Redis for up to 90 s, and then a broker for as long"
 
 
 def _patience_s(probe):
