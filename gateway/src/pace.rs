@@ -1,7 +1,8 @@
 //! Refusals wait for their turn.
 //!
 //! Whoever is refused at once comes back at once, and a refusal costs a good part of what a request costs that is passed on
-//! (`docs/decisions/refusals-wait.md`). So one is given in each millisecond, and what comes faster waits: not long, and not many.
+//! (`docs/decisions/refusals-wait.md`). So turns are a millisecond apart. When more come, each waits for the longest time that is
+//! allowed, and a crowd comes back no sooner than that; who finds no room to wait is refused at once.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -89,7 +89,7 @@ impl Proxy {
             client: settings.upstream_http.client(),
             places: Semaphore::new(max_requests),
             max_requests,
-            refusals: Pace::new(settings.max_refusal_wait(), max_requests),
+            refusals: Pace::new(settings.max_refusal_wait(), settings.waiting_room().min(Semaphore::MAX_PERMITS)),
             request_timeout: settings.request_timeout(),
             max_body_bytes: settings.max_body_bytes,
             incoming_traces: settings.incoming_traces,
@@ -368,12 +368,12 @@ mod tests {
     async fn a_place_that_becomes_free_while_somebody_waits_to_be_refused_is_taken() {
         let proxy = proxy(&["--max-requests", "1"]);
         let held = proxy.place().await.expect("it is empty");
-        for _ in 0..100 {
+        for _ in 0..2_000 {
             proxy.refusals.next(Instant::now());
         }
         let mut waiting = Box::pin(proxy.place());
         let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(waiting.as_mut().poll(nobody).is_pending(), "a tenth of a second away");
+        assert!(waiting.as_mut().poll(nobody).is_pending(), "its turn is a second away");
         drop(held);
         assert!(waiting.await.is_some());
         assert!(proxy.place().await.is_some(), "given back");

@@ -25,17 +25,19 @@ pub struct Settings {
     /// under way has one
     #[arg(long, env = "UPSTREAM_HTTP", value_enum, default_value_t = UpstreamHttp::Two)]
     pub upstream_http: UpstreamHttp,
-    /// Milliseconds for a request from its head to its answer; order-svc's wait for a checkout must be shorter
+    /// Milliseconds for a request from its head to its answer; order-svc's wait for a checkout and MAX_REFUSAL_WAIT_MS together
+    /// must be shorter
     #[arg(long, env = "REQUEST_TIMEOUT_MS", default_value_t = 30_000)]
     pub request_timeout_ms: u64,
-    /// Most requests under way at once; more are answered 429 before anything is sent, and as many of these may wait for it
+    /// Most requests under way at once; more are answered 429 before anything is sent
     #[arg(long, env = "MAX_REQUESTS", default_value_t = 4_096)]
     pub max_requests: usize,
-    /// Most milliseconds that a 429 waits for its turn: one is given in each millisecond, as who is refused at once comes back at
-    /// once; with 0 none waits, and none waits for more than half of REQUEST_TIMEOUT_MS
+    /// Most milliseconds that a 429 waits for its turn, as who is refused at once comes back at once; turns are a millisecond
+    /// apart, and a place that is free then is taken; with 0 none waits, and none for more than half of REQUEST_TIMEOUT_MS
     #[arg(long, env = "MAX_REFUSAL_WAIT_MS", default_value_t = 1_000)]
     pub max_refusal_wait_ms: u64,
-    /// Most client connections at once, more than twice MAX_REQUESTS so that there is somebody to answer 429; the rest waits
+    /// Most client connections at once, the rest waits; those beyond MAX_REQUESTS are there to be answered 429, and half of them
+    /// may wait for it
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 12_288)]
     pub max_connections: usize,
     /// Largest request body in bytes; the shop's routes need none
@@ -93,6 +95,11 @@ impl Settings {
             Some((name, _)) => Err(BadConfiguration(format!("{name} must be at least 1"))),
             None => Ok(()),
         }
+    }
+
+    /// How many refusals may wait for their turn: who waits keeps a connection, and others must find one.
+    pub(crate) fn waiting_room(&self) -> usize {
+        self.max_connections.saturating_sub(self.max_requests) / 2
     }
 
     /// Longest wait of a refusal for its turn; who gets a place at the turn has at least half the time left.

@@ -24,8 +24,8 @@ const TELEMETRY_DEADLINE: Duration = Duration::from_secs(2);
 /// How long blocking threads (dropping a Kafka client) may take at the very end.
 const RUNTIME_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Open files that a process asks for: both ends of 8 192 connections, and the clients of stores and brokers.
-const MAX_OPEN_FILES: u64 = 20_000;
+/// Open files that a process asks for: five times the connections that a gateway takes by default.
+const MAX_OPEN_FILES: u64 = 65_536;
 
 /// The same after the time of day was set back: a client that is silent cannot hand its lanes over.
 const DEAF_DRAIN: Duration = Duration::from_secs(5);
