@@ -33,6 +33,8 @@ pub struct PassedOver {
     pub gateway: String,
     /// When it was tried, milliseconds since the campaign began.
     pub sent_ms: u64,
+    /// When that had failed.
+    pub refused_ms: u64,
 }
 
 /// A saga's id.

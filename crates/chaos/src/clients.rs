@@ -178,7 +178,7 @@ impl Crowd {
             match shop.checkout(&order.to_string()).await {
                 Ok(answer) => return Some(answer.status),
                 Err(error) if never_connected(&error) => {
-                    let passed_over = PassedOver { gateway: gateway.clone(), sent_ms };
+                    let passed_over = PassedOver { gateway: gateway.clone(), sent_ms, refused_ms: self.now_ms() };
                     self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).push(passed_over);
                 }
                 Err(_) => return None,

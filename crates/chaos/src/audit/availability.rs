@@ -15,6 +15,8 @@ const REPLICA_MS: u64 = 5_000;
 const BROKER_MS: u64 = 10_000;
 /// The same after a store is back.
 const STORE_MS: u64 = 2_000;
+/// By then a client knows that its connection to a killed gateway is gone.
+const NOTICED_MS: u64 = 1_000;
 /// Replicas, gateways and brokers of which one can be missed.
 const ENOUGH: u32 = 3;
 /// A checkout that was sent so long before the next fault and still had no answer has none because of this one.
@@ -123,17 +125,21 @@ fn is_of_replica(struck: &Struck) -> bool {
 }
 
 /// Whether a request that a kill may have interrupted was told what holds, or that its outcome is not known yet. There are
-/// fewer clients than the gateway lets in, so nobody is to be told 429. Who was connected to a gateway that is killed is told
-/// nothing.
+/// fewer clients than the gateway lets in, so nobody is to be told 429. Who was connected to a gateway that is killed, or did not
+/// know of it yet, is told nothing.
 fn is_fair(struck: &Struck, told: &Told) -> bool {
-    told.is_decided() || told.status == Some(504) || told.status.is_none() && struck.strike.role == GATEWAY
+    let is_cut_off = || struck.strike.role == GATEWAY && told.sent_ms < struck.at_ms + NOTICED_MS;
+    told.is_decided() || told.status == Some(504) || told.status.is_none() && is_cut_off()
 }
 
 /// Gateways that took no connection though they were there; and when that was first.
 fn absent(evidence: &Evidence) -> BTreeMap<&str, u64> {
     let is_struck = |passed_over: &PassedOver| {
         let of_it = evidence.struck.iter().filter(|struck| struck.strike.target == passed_over.gateway);
-        of_it.into_iter().any(|struck| (struck.at_ms..=struck.healed_ms + REPLICA_MS).contains(&passed_over.sent_ms))
+        // A kill may come between the attempt and its end.
+        of_it.into_iter().any(|struck| {
+            passed_over.refused_ms >= struck.at_ms && passed_over.sent_ms <= struck.healed_ms + REPLICA_MS
+        })
     };
     let mut absent = BTreeMap::new();
     for passed_over in evidence.passed_over.iter().filter(|passed_over| !is_struck(passed_over)) {
@@ -279,6 +285,7 @@ mod tests {
         assert_eq!(unfair("redis-stock", told(900, 1_100, 503)), 0, "there is one of them");
         assert_eq!(unfair(GATEWAY, told(900, 1_100, 503)), 1);
         assert_eq!(unfair(GATEWAY, Told { status: None, ..told(900, 1_100, 0) }), 0, "it was connected to that one");
+        assert_eq!(unfair(GATEWAY, Told { status: None, ..told(2_000, 2_100, 0) }), 1, "that was another one");
     }
 
     #[test]
@@ -311,10 +318,10 @@ mod tests {
     #[test]
     fn a_gateway_takes_connections_soon_after_it_is_back() {
         let found = |sent_ms| {
-            let passed_over = vec![PassedOver { gateway: "gateway-1".to_owned(), sent_ms }];
+            let passed_over = vec![PassedOver { gateway: "gateway-1".to_owned(), sent_ms, refused_ms: sent_ms + 10 }];
             broken(&Evidence { passed_over, ..run(1, vec![struck(0, 1_000, GATEWAY)], Vec::new()) })
         };
-        assert_eq!([900, 1_000, 7_000, 7_001].map(found), [1, 0, 0, 1]);
+        assert_eq!([989, 990, 7_000, 7_001].map(found), [1, 0, 0, 1]);
     }
 
     #[test]
