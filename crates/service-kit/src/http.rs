@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -175,13 +176,13 @@ async fn serve_connection(
             .keep_alive_interval(limits.header_timeout)
             .keep_alive_timeout(SIGN_OF_LIFE_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        until_its_end(connection, shutdown, abort).await;
+        until_its_end(Box::pin(connection), shutdown, abort).await;
     } else {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .serve_connection(TokioIo::new(stream), service);
-        until_its_end(connection, shutdown, abort).await;
+        until_its_end(Box::pin(connection), shutdown, abort).await;
     }
 }
 
@@ -204,12 +205,12 @@ async fn begins_with_http2(stream: &TcpStream, timeout: Duration) -> bool {
     tokio::time::timeout(timeout, look).await.unwrap_or(false)
 }
 
+/// Boxed, as what is handed from future to future has room in each of them, and there are thousands of connections.
 async fn until_its_end<C: GracefulConnection<Error: std::fmt::Display>>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     shutdown: CancellationToken,
     abort: CancellationToken,
 ) {
-    let mut connection = std::pin::pin!(connection);
     // The drain first, so that an answer that is written after it says `Connection: close`.
     let ended = tokio::select! {
         biased;
