@@ -74,6 +74,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     println!("fixed CPU loop: {:.0} ms", cpu::fixed_loop_ms());
     let cores = std::thread::available_parallelism()?.get() as f64;
     print!("{}", table(&peaks, &bouts, cores));
+    let memory = bouts.last().map(|bout| &bout.overload.memory_mb).into_iter().flatten();
+    let memory: Vec<String> = memory.map(|(process, mb)| format!("{process} {mb:.0}")).collect();
+    println!("peak memory MB: {}", memory.join(", "));
     course.end().await?;
     let phases = bouts.iter().flat_map(|bout| [&bout.overload, &bout.afterwards]).chain(&peaks);
     let unknown: u64 = phases.map(|phase| phase.unknown).sum();
