@@ -127,6 +127,14 @@ mod tests {
     }
 
     #[test]
+    fn half_of_the_connections_that_are_left_may_wait() {
+        for (requests, connections, room) in [("4096", "12288", 4_096), ("256", "12288", 6_016), ("4096", "1000", 0)] {
+            let flags = ["gateway", "--max-requests", requests, "--max-connections", connections];
+            assert_eq!(Settings::try_parse_from(flags).expect("parsed").waiting_room(), room, "{flags:?}");
+        }
+    }
+
+    #[test]
     fn zeros_are_refused() {
         let settings = Settings::try_parse_from(["gateway", "--max-requests", "0"]).expect("parsed");
         assert_eq!(settings.check().expect_err("refused").to_string(), "MAX_REQUESTS must be at least 1");

@@ -51,7 +51,7 @@ const ADD_ITEM: &str = "/orders/addItem/{order_id}/{item_id}/{quantity}";
 const CHECKOUT: &str = "/orders/checkout/{order_id}";
 const BATCH_INIT: &str = "/orders/batch_init/{n}/{n_items}/{n_users}/{item_price}";
 
-/// The routes of API.md that belong to orders.
+/// The routes of `gateway/src/contract.rs` that belong to orders.
 pub fn router(shop: Arc<Shop>, keys: IdempotencyKeys) -> Router {
     // Inside of the trace: what is answered from the record belongs to it too.
     let once = |handlers: MethodRouter<_>| handlers.layer(from_fn_with_state(keys.clone(), IdempotencyKeys::layer));

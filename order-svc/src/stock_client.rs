@@ -9,7 +9,7 @@ use service_kit::problem::Problem;
 use service_kit::upstream::{FetchError, UpstreamClient, Upstreams};
 use telemetry::logs::Throttle;
 
-/// How long the price may take, all replicas and repetitions together; API.md.
+/// How long the price may take, all replicas and repetitions together.
 const PRICE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where prices are found.

@@ -29,7 +29,7 @@ struct Shelf {
     batch_init: BatchInit,
 }
 
-/// The routes of API.md that belong to items.
+/// The routes of `gateway/src/contract.rs` that belong to items.
 pub fn router(store: Store, shutdown: CancellationToken, batch_init: BatchInit) -> Router {
     let keys = IdempotencyKeys::start(store.clone(), shutdown);
     let requests = store.rest_queue();

@@ -14,8 +14,8 @@ use crate::vary::{Variant, Vary};
 /// What a sweep varies.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What is varied: NAME=VALUE,VALUE…; NAME is rate, connections, replicas, brokers, partitions, appendfsync, scenario or the
-    /// environment variable of a setting of the services (`KAFKA_LINGER_MS`, `COMMIT_MAX_BATCH`)
+    /// What is varied: NAME=VALUE,VALUE…; NAME is rate, connections, replicas, brokers, partitions, appendfsync, scenario, the
+    /// environment variable of a setting of the services (`KAFKA_LINGER_MS`) or a setting of the broker (`num.io.threads`)
     #[arg(long)]
     vary: String,
     /// Rounds; each measures every value once

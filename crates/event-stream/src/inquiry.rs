@@ -129,12 +129,12 @@ pub async fn check_past(
     topic: &str,
     partitions: u32,
 ) -> Result<(), StreamError> {
-    let (config, asked) = (settings.fetcher(group), topic.to_owned());
+    let (config, brokers, asked) = (settings.fetcher(group), settings.brokers.clone(), topic.to_owned());
     let ask = move || -> KafkaResult<BTreeMap<Lane, i64>> {
         let consumer: BaseConsumer = config.create()?;
         let lanes: Vec<Lane> = (0..partitions).map(Lane).collect();
         let ask = || consumer.committed_offsets(list(&asked, &lanes, Offset::Invalid), ANSWER_DEADLINE);
-        patiently(|_| true, || ask().and_then(|committed| offsets(&committed)))
+        patiently(&brokers, |_| true, || ask().and_then(|committed| offsets(&committed)))
     };
     let operation = "ask what the group has committed";
     let asked = tokio::task::spawn_blocking(ask).await.map_err(|error| StreamError::kafka(operation, error))?;

@@ -3,21 +3,31 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// How long each question is asked again: brokers that stand still, or start as well, are no reason for a process to end.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-/// Pause between two times.
-const PAUSE: Duration = Duration::from_millis(100);
+use service_kit::backoff::{Backoff, START_PATIENCE};
+use telemetry::logs::Throttle;
 
-/// Blocks until `ask` has an answer, or an error that time will not mend.
-pub(crate) fn patiently<T, E: Display>(is_away: impl Fn(&E) -> bool, ask: impl Fn() -> Result<T, E>) -> Result<T, E> {
+/// First and longest pause between two attempts.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+static NO_ANSWER: Throttle = Throttle::new(Duration::from_secs(5));
+
+/// Blocks until `ask` has an answer, or an error that time will not mend. No attempt begins after [`START_PATIENCE`].
+pub(crate) fn patiently<T, E: Display>(
+    brokers: &str,
+    is_away: impl Fn(&E) -> bool,
+    ask: impl Fn() -> Result<T, E>,
+) -> Result<T, E> {
     let end = Instant::now() + START_PATIENCE;
+    let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     loop {
         match ask() {
             Err(error) if is_away(&error) && Instant::now() < end => {
-                tracing::warn!(%error, "Kafka does not answer yet")
+                if let Some(held_back) = NO_ANSWER.admit() {
+                    tracing::warn!(brokers, %error, held_back, "no answer from Kafka yet");
+                }
             }
             outcome => return outcome,
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(backoff.pause());
     }
 }

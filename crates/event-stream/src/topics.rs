@@ -56,17 +56,20 @@ pub struct TopicStorage {
 /// Checks that the topics exist with the partition count, `cleanup.policy=delete` and the timestamp type. Who starts asks this:
 /// it is asked again for up to 90 s, until a broker answers.
 pub async fn check_topics(settings: &KafkaSettings, topics: &[TopicSpec]) -> Result<(), StreamError> {
-    let topics = topics.to_vec();
+    let (brokers, topics) = (settings.brokers.clone(), topics.to_vec());
     let is_away = |error: &StreamError| !matches!(error, StreamError::Topics(_));
-    with_admin(settings, move |admin, runtime| patiently(is_away, || check(&admin, &topics, None, runtime))).await
+    let ask = move |admin: Admin, runtime: &tokio::runtime::Handle| {
+        patiently(&brokers, is_away, || check(&admin, &topics, None, runtime))
+    };
+    with_admin(settings, ask).await
 }
 
 /// The id that the cluster has given the topic, which a topic that is made anew does not keep; `None` from a broker that
 /// gives none. Who starts asks this: it is asked again for up to 90 s, until a broker answers.
 pub async fn topic_id(settings: &KafkaSettings, topic: &str) -> Result<Option<String>, StreamError> {
-    let topic = topic.to_owned();
+    let (brokers, topic) = (settings.brokers.clone(), topic.to_owned());
     let ask = move |admin: Admin, _: &tokio::runtime::Handle| {
-        let id = patiently(|_| true, || crate::topic_id::topic_id(admin.inner(), &topic, ANSWER_DEADLINE));
+        let id = patiently(&brokers, |_| true, || crate::topic_id::topic_id(admin.inner(), &topic, ANSWER_DEADLINE));
         id.map_err(|error| StreamError::kafka("read the topic's id", error))
     };
     with_admin(settings, ask).await
@@ -88,6 +91,9 @@ pub async fn wait_for_brokers(settings: &KafkaSettings, count: u16, deadline: Du
                     Ok(_) => StreamError::kafka(operation, format!("{brokers} of {count} are there")),
                     Err(error) => StreamError::kafka(operation, error),
                 });
+            }
+            if let Err(error) = found {
+                tracing::warn!(%error, "no broker answers yet");
             }
             std::thread::sleep(VISIBLE_LOOK);
         }
@@ -286,6 +292,10 @@ pub(crate) fn found<C: ClientContext>(
             Ok(Some(Found { partitions: found.partitions().len(), copies: copies.unwrap_or(0) }))
         }
         Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
+        Some(
+            error @ (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION),
+        ) => Err(StreamError::Topics(vec![format!("{topic}: {}", RDKafkaErrorCode::from(error))])),
         Some(error) => Err(StreamError::kafka("read the topics' partitions", RDKafkaErrorCode::from(error))),
     }
 }

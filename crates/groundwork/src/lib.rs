@@ -59,14 +59,16 @@ impl Needs<'_> {
                 past?;
             }
         }
+        // The last question to Kafka: a service that does not start claims nothing.
+        let topic_id = topic_id(kafka, &lanes.name).await?;
         let store_id = store.claim(service).await.map_err(unusable)?;
-        let ground = ground(kafka, &store, lanes).await?;
+        let ground = ground(&store, lanes, topic_id).await?;
         Ok(Groundwork { store, store_id, ground })
     }
 }
 
-async fn ground(kafka: &KafkaSettings, store: &Store, lanes: &TopicSpec) -> anyhow::Result<Ground> {
-    let Some(id) = topic_id(kafka, &lanes.name).await? else { return Ok(Ground::new(lanes.partitions, None)) };
+async fn ground(store: &Store, lanes: &TopicSpec, topic_id: Option<String>) -> anyhow::Result<Ground> {
+    let Some(id) = topic_id else { return Ok(Ground::new(lanes.partitions, None)) };
     let known = store.remember(&Ground::key(&lanes.name), &id).await;
     let known = known.with_context(|| format!("read which {} the positions belong to", lanes.name))?;
     Ok(Ground::new(lanes.partitions, Some(&known)))
@@ -115,5 +117,14 @@ mod tests {
         let shutdown = CancellationToken::new();
         let (laid, ()) = tokio::join!(lay(needs, &shutdown), async { shutdown.cancel() });
         assert!(laid.unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_person_must_change_is_bad_configuration_and_silence_is_not() {
+        let is_configuration = |error| refused(error).downcast_ref::<BadConfiguration>().is_some();
+        let silence = StreamError::Kafka { operation: "ask", cause: "nobody answers".to_owned() };
+        assert!(!is_configuration(silence));
+        assert!(is_configuration(StreamError::Topics(vec!["lanes does not exist".to_owned()])));
+        assert!(is_configuration(StreamError::Settings("too many".to_owned())));
     }
 }

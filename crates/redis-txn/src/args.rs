@@ -13,7 +13,7 @@ pub struct Settings {
     pub address: String,
     /// Its password, if it has one.
     pub password: Password,
-    /// Names this process in `commit:<process>:<connection>` and in turns; unique per process start.
+    /// Names this process in `commit:<process>:<committer>` and in turns; unique per process start.
     pub process: String,
     /// Most transactions in one EXEC.
     pub max_batch: usize,

@@ -59,6 +59,11 @@ impl Server {
         Ok(Self { client, address, password, response_timeout: settings.response_timeout, trust })
     }
 
+    /// `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// What is held against this Redis.
     pub(crate) fn trust(&self) -> &Trust {
         &self.trust

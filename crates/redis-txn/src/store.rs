@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use service_kit::backoff::Backoff;
+use service_kit::backoff::{Backoff, START_PATIENCE};
 use service_kit::process::BadConfiguration;
+use telemetry::logs::Throttle;
 use telemetry::stages::{Stage, in_stage};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -27,12 +28,10 @@ pub const STORE_ID_KEY: &str = "store:id";
 /// The key that names the service whose data set it is.
 const OWNER_KEY: &str = "store:owner";
 
-/// How long each question of a start is asked again: a Redis that stands still, was just started, or loads its data, is no reason
-/// to end.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-
 /// First and longest pause between two attempts to connect.
 const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+static NO_ANSWER: Throttle = Throttle::new(Duration::from_secs(5));
 
 /// Cheap handle to one Redis: its committer task, and reads.
 #[derive(Clone)]
@@ -53,10 +52,11 @@ impl Store {
     pub async fn connect(settings: Settings) -> Result<Self, ConnectError> {
         let server = Server::new(&settings).map_err(unavailable)?;
         let is_away = |failure: &Failure| !matches!(failure, Failure::Denied(_));
-        let connection = patiently(is_away, || server.open_private()).await.map_err(|failure| match failure {
-            Failure::Denied(sentence) => ConnectError::Denied(BadConfiguration(sentence)),
-            failure => ConnectError::from(unavailable(failure)),
-        })?;
+        let connection =
+            patiently(&settings.address, is_away, || server.open_private()).await.map_err(|failure| match failure {
+                Failure::Denied(sentence) => ConnectError::Denied(BadConfiguration(sentence)),
+                failure => ConnectError::from(unavailable(failure)),
+            })?;
         let shared = Arc::new(Shared::new(&settings.address));
         let inner = Inner {
             handles: Arc::new(Handles { shared: Arc::clone(&shared) }),
@@ -79,7 +79,7 @@ impl Store {
     /// A store that does not answer is asked again for up to 90 s.
     pub async fn check(&self, allow_unsafe_fsync: bool) -> Result<(), CheckError> {
         let is_away = |error: &CheckError| matches!(error, CheckError::Store(CommitError::Unavailable(_)));
-        patiently(is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await
+        patiently(self.address(), is_away, || check::check(&self.inner.reader, allow_unsafe_fsync)).await
     }
 
     /// The [id](Self::id) of the data set, which must be that of `service`, or nobody's, and is that service's from now on: two
@@ -113,7 +113,7 @@ impl Store {
     pub async fn is_new(&self) -> Result<bool, CommitError> {
         let is_away = |error: &CommitError| matches!(error, CommitError::Unavailable(_));
         let key = [STORE_ID_KEY.to_owned()];
-        let found = patiently(is_away, || self.inner.reader.read(&key)).await?;
+        let found = patiently(self.address(), is_away, || self.inner.reader.read(&key)).await?;
         Ok(found.iter().all(Option::is_none))
     }
 
@@ -121,7 +121,11 @@ impl Store {
     /// 90 s.
     pub async fn remember(&self, key: &str, value: &str) -> Result<String, CommitError> {
         let is_away = |error: &CommitError| matches!(error, CommitError::Unavailable(_));
-        patiently(is_away, || self.remember_now(key, value)).await
+        patiently(self.address(), is_away, || self.remember_now(key, value)).await
+    }
+
+    fn address(&self) -> &str {
+        self.inner.server.address()
     }
 
     async fn remember_now(&self, key: &str, value: &str) -> Result<String, CommitError> {
@@ -184,6 +188,7 @@ impl Store {
 
 /// Asks until somebody answers: a process that starts while its store does must not end for that.
 async fn patiently<T, E: std::fmt::Display, Answer: Future<Output = Result<T, E>>>(
+    address: &str,
     is_away: impl Fn(&E) -> bool,
     ask: impl Fn() -> Answer,
 ) -> Result<T, E> {
@@ -192,7 +197,9 @@ async fn patiently<T, E: std::fmt::Display, Answer: Future<Output = Result<T, E>
     loop {
         match ask().await {
             Err(error) if is_away(&error) && Instant::now() < deadline => {
-                tracing::warn!(%error, "Redis does not answer yet");
+                if let Some(held_back) = NO_ANSWER.admit() {
+                    tracing::warn!(address, %error, held_back, "no answer from Redis yet");
+                }
             }
             outcome => return outcome,
         }

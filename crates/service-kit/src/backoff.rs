@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How long a process that starts asks each of its questions again: a store or a broker that stands still, starts as well, or
+/// loads its data, is no reason to end.
+pub const START_PATIENCE: Duration = Duration::from_secs(90);
+
 /// An endless row of pauses.
 #[derive(Clone, Debug)]
 pub struct Backoff {

@@ -45,7 +45,7 @@ pub struct ProcessArgs {
     /// Name of this replica, unique among its siblings; a random one when empty
     #[arg(long, env = "INSTANCE", default_value = "")]
     pub instance: String,
-    /// Address of the public REST port
+    /// Address of the REST port; the orchestrator has none
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
     /// Address of the admin port (/healthz, /readyz, /metrics)
@@ -54,7 +54,8 @@ pub struct ProcessArgs {
     /// Log format: human or json
     #[arg(long, env = "LOG_FORMAT", default_value = "human")]
     pub log_format: String,
-    /// Traces that this process begins to record in every second before OTEL_TRACES_SAMPLER_ARG counts
+    /// Traces that this process begins to record in every second besides what OTEL_TRACES_SAMPLER_ARG draws; with a ratio of 0
+    /// none
     #[arg(long, env = "TRACES_MIN_PER_S", default_value_t = telemetry::setup::DEFAULT_MIN_TRACES_PER_S)]
     pub traces_min_per_s: u32,
     /// Seconds that a drain may take after SIGTERM before the process ends anyway

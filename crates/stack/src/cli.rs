@@ -1,4 +1,5 @@
-//! The commands `up`, `down`, `status` and `logs` of the stack on this machine; `topics` and `secrets` for containers.
+//! The commands `up`, `down`, `status` and `logs` of the stack on this machine; `topics` and `secrets` for containers;
+//! `quarantine` and `fold-version` for operators.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;

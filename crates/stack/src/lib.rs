@@ -1,7 +1,8 @@
 //! The whole system on one machine: Kafka, four Redis, the topics, the services, until a checkout could succeed; and
 //! their end. Behind `./dev up` and the end-to-end tests.
 //!
-//! Deliberately not in it: what flows between the processes, and anything that runs in production.
+//! Deliberately not in it: what flows between the processes. Of its commands only `topics`, `secrets`, `quarantine` and
+//! `fold-version` are for containers and clusters as well.
 
 pub mod cli;
 mod clocks;

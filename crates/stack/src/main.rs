@@ -1,4 +1,4 @@
-//! `stack`: the whole system on one machine, behind `./dev up|down|status|logs`.
+//! `stack`: the whole system on one machine, behind `./dev up|down|status|logs`, and the operators' commands.
 
 use std::process::ExitCode;
 

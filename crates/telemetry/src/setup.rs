@@ -54,8 +54,9 @@ pub struct Telemetry {
 #[error("telemetry cannot start: {0}")]
 pub struct SetupError(pub String);
 
-/// Call inside the multi-thread runtime. OTLP export is on when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; of the traces that
-/// begin in this process `min_traces_per_s` are recorded whatever the ratio says.
+/// Call inside the multi-thread runtime. OTLP export is on when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, or that of a
+/// signal; of the traces that begin in this process `min_traces_per_s` are recorded besides
+/// what the ratio draws.
 pub fn start(identity: &Identity, min_traces_per_s: u32) -> Result<Telemetry, SetupError> {
     let export = Export::from_variables(&environment::of_process, min_traces_per_s)?;
     start_with(identity, export)

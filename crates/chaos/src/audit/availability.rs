@@ -126,7 +126,7 @@ fn is_of_replica(struck: &Struck) -> bool {
 
 /// Whether a request that a kill may have interrupted was told what holds, or that its outcome is not known yet. There are
 /// fewer clients than the gateway lets in, so nobody is to be told 429. Who was connected to a gateway that is killed, or did not
-/// know of it yet, is told nothing.
+/// know of it yet, is told nothing; which gateway it was nobody has noted.
 fn is_fair(struck: &Struck, told: &Told) -> bool {
     let is_cut_off = || struck.strike.role == GATEWAY && told.sent_ms < struck.at_ms + NOTICED_MS;
     told.is_decided() || told.status == Some(504) || told.status.is_none() && is_cut_off()
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(unfair("redis-stock", told(900, 1_100, 503)), 0, "there is one of them");
         assert_eq!(unfair(GATEWAY, told(900, 1_100, 503)), 1);
         assert_eq!(unfair(GATEWAY, Told { status: None, ..told(900, 1_100, 0) }), 0, "it was connected to that one");
-        assert_eq!(unfair(GATEWAY, Told { status: None, ..told(2_000, 2_100, 0) }), 1, "that was another one");
+        assert_eq!(unfair(GATEWAY, Told { status: None, ..told(2_000, 2_100, 0) }), 1, "by then it was another one");
     }
 
     #[test]

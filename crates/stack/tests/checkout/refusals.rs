@@ -16,7 +16,7 @@ const NO_IDS: [&str; 5] = ["no-such-thing", "%00", "%2e%2e%2fetc", "%F0%9F%92%A5
 /// Largest amount of the contract.
 const MAX: u64 = (1 << 53) - 1;
 
-/// Each row of API.md that can be refused, once.
+/// Each route that can be refused, once.
 pub async fn every_refusal_of_the_contract(world: Arc<World>) -> anyhow::Result<()> {
     let shop = &world.shop;
     let item = shop.create_item(3, 5).await?;
